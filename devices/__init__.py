@@ -1,0 +1,60 @@
+"""What can project: the device contract and its implementations. No torch.
+
+`open_device` opens a device by name; `ProjectionDevice` is the contract; `optical_dfa.devices.errors` draws the tree of
+errors.
+"""
+
+from optical_dfa.devices.base import DeviceInfo, ProjectionDevice, Usage
+from optical_dfa.devices.digital import DigitalDevice
+from optical_dfa.devices.emulated import EmulatedDevice
+from optical_dfa.devices.errors import (
+    DeviceClosed,
+    DeviceError,
+    DeviceFault,
+    DeviceTimeout,
+    DeviceUnavailable,
+    FingerprintMismatch,
+    InvalidConfig,
+    InvalidVectors,
+    SaturationWarning,
+    UnknownDevice,
+)
+from optical_dfa.devices.presets import Preset, load_preset, preset_names
+from optical_dfa.devices.readout import Bench, PhaseStepping
+from optical_dfa.devices.registry import (
+    DeviceEntry,
+    available_devices,
+    check_device_config,
+    make_device,
+    open_device,
+)
+from optical_dfa.devices.snr import measured_snr_db
+
+__all__ = [
+    "Bench",
+    "DeviceClosed",
+    "DeviceEntry",
+    "DeviceError",
+    "DeviceFault",
+    "DeviceInfo",
+    "DeviceTimeout",
+    "DeviceUnavailable",
+    "DigitalDevice",
+    "EmulatedDevice",
+    "FingerprintMismatch",
+    "InvalidConfig",
+    "InvalidVectors",
+    "PhaseStepping",
+    "Preset",
+    "ProjectionDevice",
+    "SaturationWarning",
+    "UnknownDevice",
+    "Usage",
+    "available_devices",
+    "check_device_config",
+    "load_preset",
+    "make_device",
+    "measured_snr_db",
+    "open_device",
+    "preset_names",
+]

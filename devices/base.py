@@ -1,0 +1,249 @@
+"""The contract of a projection device: it multiplies ternary vectors by one fixed random matrix."""
+
+import abc
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from optical_dfa.devices.errors import DeviceClosed, FingerprintMismatch, InvalidVectors
+from optical_dfa.emulator import MatrixPlan
+
+Vectors = npt.NDArray[np.int8] | npt.NDArray[np.float32]
+Fields = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """What a device is. Constant while the device lives."""
+
+    name: str
+    """As registered: `digital`, `emulator` …"""
+    n_inputs: int
+    n_outputs: int
+    linear: bool
+    """`project` is linear in the vectors, up to noise. Training needs it."""
+    exact: bool
+    """`project` is the exact product, bit for bit."""
+    accepts_real: bool
+    """`project` also takes float32 vectors."""
+    backend: str
+    """What computes: `numpy` …, or the make of the hardware."""
+    frames_per_vector: int
+    """Most frames displayed for one ternary vector; 0 where nothing is displayed."""
+    n_pixels: int
+    """Camera pixels read; 0 without a camera."""
+    outputs_per_mode: int
+    """Outputs read from one speckle mode: 2 (both quadratures) or 1."""
+    output_map: str
+    """Which product an output is: `rows` = output o is row o of T."""
+    matrix: MatrixPlan | None
+    """How T is held; None where light does the product."""
+
+
+@dataclass
+class Usage:
+    """What a device has done since it was made, for the work that succeeded."""
+
+    vectors: int = 0
+    """Vectors projected."""
+    frames: int = 0
+    """Frames displayed."""
+    frames_skipped: int = 0
+    """Frames not displayed because no feature of theirs was ON."""
+    saturated_pixels: int = 0
+    """Pixel readings at saturation."""
+    pixel_readings: int = 0
+    """Pixel readings in all."""
+    wall_seconds: float = 0.0
+    """Time spent in `project` on this machine, seconds."""
+    device_seconds: float = 0.0
+    """Time the modelled machine would need for the frames, seconds."""
+    device_joules: float = 0.0
+    """Energy the modelled machine would use in that time, joules."""
+
+    def add(self, other: "Usage") -> None:
+        """Add the counts of `other` to these."""
+        for field in fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
+    def __str__(self) -> str:
+        parts = [f"{self.vectors:,} vectors", f"{self.frames:,} frames"]
+        if self.frames_skipped:
+            parts.append(f"{self.frames_skipped:,} dark frames skipped")
+        if self.pixel_readings:
+            parts.append(f"{self.saturated_pixels / self.pixel_readings:.2%} of pixels saturated")
+        parts.append(f"{self.wall_seconds:.1f} s here")
+        if self.frames:
+            parts.append(f"{self.device_seconds:.1f} s and {self.device_joules:.0f} J on the modelled machine")
+        return ", ".join(parts)
+
+
+class ProjectionDevice(abc.ABC):
+    """Multiplies ternary vectors by one fixed random matrix.
+
+    Construction does no input or output; `open` does, `close` undoes it, both may be repeated, and a device is a context
+    manager. `project` may be called from any thread: calls are served one at a time.
+
+    A subclass sets `info` and `matrix_identity` in its constructor and defines `_project`; it may define `_open`,
+    `_close`, `_position` and `_restore_position`.
+    """
+
+    info: DeviceInfo
+    matrix_identity: Mapping[str, Any]
+    """What tells this matrix from any other, as JSON values: version and seed, or the serial number of a medium."""
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+        self._lock = threading.RLock()
+        self._is_open = False
+        self._worker: ThreadPoolExecutor | None = None
+
+    def open(self) -> Self:
+        """Take hold of the device. Harmless on an open one."""
+        with self._lock:
+            if not self._is_open:
+                self._open()
+                self._is_open = True
+        return self
+
+    def close(self) -> None:
+        """Finish submitted work and let go of the device. Harmless on a closed one."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.shutdown(wait=True)
+        with self._lock:
+            if self._is_open:
+                self._is_open = False
+                self._close()
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def project(self, vectors: Vectors) -> Fields:
+        """Project vectors: each output is a fixed random combination of the inputs, with unit gain, E[field²] = |x|².
+
+        Args:
+            vectors: int8 (batch, n_inputs), every entry -1, 0 or 1. Devices with `info.accepts_real` also take finite
+                float32 (batch, n_inputs).
+
+        Returns:
+            float32 (batch, n_outputs). Row b depends on vector b and on the number of vectors displayed before it alone,
+            not on how they were split into calls.
+
+        Raises:
+            InvalidVectors: nothing was displayed.
+            DeviceClosed: the device is not open.
+            DeviceError: the device failed; nothing is counted, and the same call can be repeated.
+        """
+        self._check(vectors)
+        with self._lock:
+            if not self._is_open:
+                raise DeviceClosed(f"device {self.info.name!r} is closed: call its open() or use it in a with block")
+            start = time.perf_counter()
+            fields, usage = self._project(vectors)
+            usage.vectors += len(vectors)
+            usage.wall_seconds += time.perf_counter() - start
+            self.usage.add(usage)
+        return fields
+
+    def submit(self, vectors: Vectors) -> "Future[Fields]":
+        """`project` without waiting. Requests are served in the order of submission; bad vectors raise at once."""
+        self._check(vectors)
+        with self._lock:
+            if not self._is_open:
+                raise DeviceClosed(f"device {self.info.name!r} is closed: call its open() or use it in a with block")
+            if self._worker is None:
+                self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"optical-dfa-{self.info.name}")
+            return self._worker.submit(self.project, vectors)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of matrix, geometry and output map, 16 hexadecimal digits.
+
+        Equal for devices that compute the same product, whatever their noise, exposure or calibration: a run may move
+        from one to the other.
+        """
+        identity = {
+            "matrix": dict(self.matrix_identity),
+            "n_inputs": self.info.n_inputs,
+            "n_outputs": self.info.n_outputs,
+            "output_map": self.info.output_map,
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+    def effective_matrix(self, rows: slice = slice(None)) -> Fields | None:
+        """Rows of the matrix that the device multiplies by, unit gain, float32 (rows, n_inputs); None where unknown."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Fingerprint and position of the device (stream, frame counter …), plain values only."""
+        with self._lock:
+            return {"fingerprint": self.fingerprint, "device": self.info.name, "position": self._position()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state` was saved.
+
+        A state saved by another kind of device with the same fingerprint is accepted; it says nothing about the position
+        of this one, which stays as it is.
+
+        Raises:
+            FingerprintMismatch: the state belongs to another matrix, geometry or output map. Nothing was changed.
+        """
+        if state.get("fingerprint") != self.fingerprint:
+            raise FingerprintMismatch(
+                f"the saved state belongs to device {state.get('fingerprint')!r}, this device "
+                f"({self.info.name}, {self.info.n_inputs} inputs, {self.info.n_outputs} outputs) is {self.fingerprint!r}: "
+                "open the device with the matrix seed and size of the saved run"
+            )
+        if state["device"] == self.info.name:
+            with self._lock:
+                self._restore_position(state["position"])
+
+    @abc.abstractmethod
+    def _project(self, vectors: Vectors) -> tuple[Fields, Usage]:
+        """Fields of checked vectors, and what displaying them took. Changes no state if it raises."""
+
+    def _open(self) -> None:  # noqa: B027  # most devices hold nothing
+        pass
+
+    def _close(self) -> None:  # noqa: B027
+        pass
+
+    def _position(self) -> dict[str, Any]:
+        return {}
+
+    def _restore_position(self, position: Mapping[str, Any]) -> None:  # noqa: B027
+        pass
+
+    def _check(self, vectors: Vectors) -> None:
+        accepted = f"int8 (batch, {self.info.n_inputs}) with entries -1, 0, 1"
+        if self.info.accepts_real:
+            accepted += f", or finite float32 (batch, {self.info.n_inputs})"
+        if not isinstance(vectors, np.ndarray):
+            raise InvalidVectors(f"device {self.info.name!r} takes NumPy arrays, {accepted}; got {type(vectors).__name__}")
+        given = f"{vectors.dtype} {vectors.shape}"
+        if vectors.ndim != 2 or vectors.shape[1] != self.info.n_inputs:
+            raise InvalidVectors(f"device {self.info.name!r} takes {accepted}; got {given}")
+        if vectors.dtype == np.float32 and self.info.accepts_real:
+            if not np.isfinite(vectors).all():
+                raise InvalidVectors(f"device {self.info.name!r} takes {accepted}; got {given} with NaN or infinity")
+            return
+        if vectors.dtype != np.int8:
+            advice = "encode real vectors first (optical_dfa.Ternarize)" if vectors.dtype.kind == "f" else "convert them"
+            raise InvalidVectors(f"device {self.info.name!r} takes {accepted}; got {given}: {advice}")
+        if vectors.size and (int(vectors.min()) < -1 or int(vectors.max()) > 1):
+            raise InvalidVectors(
+                f"device {self.info.name!r} takes {accepted}; got entries from {vectors.min()} to {vectors.max()}: "
+                "scale or ternarise them first"
+            )

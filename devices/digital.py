@@ -1,0 +1,52 @@
+"""The exact digital device: the product an optical device is compared with."""
+
+import numpy as np
+
+from optical_dfa.devices.base import DeviceInfo, Fields, ProjectionDevice, Usage, Vectors
+from optical_dfa.devices.identity import emulated_matrix_identity
+from optical_dfa.emulator import NumpyProduct
+from optical_dfa.emulator.matrix import UNIT
+from optical_dfa.emulator.numpy_product import DEFAULT_MEMORY_BUDGET_BYTES
+
+
+class DigitalDevice(ProjectionDevice):
+    """Output o is row o of T times the vector, an exact integer scaled to unit gain by one float32 multiplication.
+
+    float32 vectors are multiplied by the same T in a plain float32 GEMM.
+
+    Args:
+        n_inputs: length of the vectors.
+        n_outputs: rows of T.
+        seed: seed of the matrix, 0 … 2^64-1.
+        memory_budget_bytes: T is stored (int8) if it fits, otherwise made anew for each call.
+    """
+
+    def __init__(
+        self, *, n_inputs: int, n_outputs: int, seed: int = 0, memory_budget_bytes: int = DEFAULT_MEMORY_BUDGET_BYTES
+    ) -> None:
+        super().__init__()
+        self._product = NumpyProduct(n_inputs, n_outputs, seed, memory_budget_bytes)
+        self.matrix_identity = emulated_matrix_identity(seed)
+        self.info = DeviceInfo(
+            name="digital",
+            n_inputs=n_inputs,
+            n_outputs=n_outputs,
+            linear=True,
+            exact=True,
+            accepts_real=True,
+            backend=self._product.plan.backend,
+            frames_per_vector=0,
+            n_pixels=0,
+            outputs_per_mode=2,
+            output_map="rows",
+            matrix=self._product.plan,
+        )
+
+    def effective_matrix(self, rows: slice = slice(None)) -> Fields:
+        """Rows of T, unit gain, float32 (rows, n_inputs)."""
+        return self._product.matrix(rows) * UNIT
+
+    def _project(self, vectors: Vectors) -> tuple[Fields, Usage]:
+        if vectors.dtype == np.float32:
+            return self._product.real(vectors) * UNIT, Usage()  # type: ignore[arg-type]
+        return self._product(vectors).astype(np.float32) * UNIT, Usage()  # type: ignore[arg-type]

@@ -1,0 +1,141 @@
+"""The emulated optical device: every projection goes through DMD frames, speckle, camera and readout."""
+
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optical_dfa.devices.base import DeviceInfo, Fields, ProjectionDevice, Usage, Vectors
+from optical_dfa.devices.errors import SaturationWarning
+from optical_dfa.devices.identity import emulated_matrix_identity
+from optical_dfa.devices.presets import Preset, load_preset
+from optical_dfa.devices.readout import PhaseStepping
+from optical_dfa.emulator import EmulatedBench, FrameStamp
+from optical_dfa.emulator.matrix import UNIT, VARIANCE
+from optical_dfa.emulator.numpy_product import DEFAULT_MEMORY_BUDGET_BYTES
+
+CHUNK_BYTES = 1 << 25
+"""Frames, images and fields held at once; larger batches are displayed in parts, to the same result."""
+
+SATURATED_FRACTION = 0.01
+"""Fraction of saturated pixel readings above which the user is warned once: clipping is the first thing to spoil SNR."""
+
+
+class EmulatedDevice(ProjectionDevice):
+    """A ternary vector is shown as two binary patterns, + and -, each read by four-step phase stepping.
+
+    A pattern without an ON feature is not displayed: its field is zero.
+
+    Args:
+        n_inputs: length of the vectors, at most the mirrors of the DMD.
+        n_outputs: outputs; one camera pixel gives two.
+        seed: seed of matrix and noise, 0 … 2^64-1.
+        preset: name of a bench preset, or a `Preset`.
+        stream: which sequence of noise; None: the rank of this process (environment variable RANK), else 0.
+        memory_budget_bytes: T is stored (int8) if it fits, otherwise made anew for each call.
+        overrides: sections of the preset to change, for instance `camera={"read_noise_e": 20}`.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_inputs: int,
+        n_outputs: int,
+        seed: int = 0,
+        preset: str | Preset = "phase-stepping",
+        stream: int | None = None,
+        memory_budget_bytes: int = DEFAULT_MEMORY_BUDGET_BYTES,
+        **overrides: Any,
+    ) -> None:
+        super().__init__()
+        self.preset = load_preset(preset, overrides)
+        bench = EmulatedBench(n_inputs, -(-n_outputs // 2), seed, self.preset.bench, memory_budget_bytes)
+        photometry = self.preset.bench.photometry
+        self._bench = bench
+        self._readout = PhaseStepping(bench, photometry.reference_e)
+        self._unit = np.float32(1 / math.sqrt(photometry.signal_e_per_feature / 2))
+        self._stream = int(os.environ.get("RANK", "0")) if stream is None else stream
+        self._next_frame = 0
+        self._warned = False
+        self.matrix_identity = emulated_matrix_identity(seed)
+        rows, columns = bench.info.image_shape
+        self.info = DeviceInfo(
+            name="emulator",
+            n_inputs=n_inputs,
+            n_outputs=n_outputs,
+            linear=True,
+            exact=_is_exact(self.preset),
+            accepts_real=False,
+            backend=bench.product.plan.backend,
+            frames_per_vector=2 * self._readout.steps,
+            n_pixels=rows * columns,
+            outputs_per_mode=2,
+            output_map="rows",
+            matrix=bench.product.plan,
+        )
+
+    def effective_matrix(self, rows: slice = slice(None)) -> Fields:
+        """Rows of T, unit gain, float32 (rows, n_inputs)."""
+        start, stop, step = rows.indices(self.info.n_outputs)  # the image may hold a few more pixels than outputs
+        return self._bench.product.matrix(slice(start, stop, step)) * UNIT
+
+    def _project(self, vectors: Vectors) -> tuple[Fields, Usage]:
+        fields = np.empty((len(vectors), self.info.n_outputs), np.float32)
+        usage = Usage()
+        bytes_per_vector = self.info.frames_per_vector * (self.info.n_inputs + 10 * self.info.n_pixels)
+        chunk = max(1, CHUNK_BYTES // bytes_per_vector)
+        for first in range(0, len(vectors), chunk):
+            part = slice(first, first + chunk)
+            self._project_chunk(vectors[part], fields[part], usage)
+        self._next_frame += usage.frames
+        usage.device_seconds = usage.frames * self._bench.frame_time_us * 1e-6
+        usage.device_joules = usage.device_seconds * self.preset.bench.apparatus.power_w
+        self._warn_if_saturated(usage)
+        return fields, usage
+
+    def _project_chunk(self, vectors: npt.NDArray[Any], fields: Fields, usage: Usage) -> None:
+        """Display + and - of each vector in turn, and subtract; adds to `usage`."""
+        patterns = np.stack([vectors > 0, vectors < 0], axis=1).reshape(-1, self.info.n_inputs).view(np.uint8)
+        lit = patterns.any(axis=1)
+        amplitude = np.zeros((len(patterns), self.info.n_outputs), np.float32)
+        if lit.any():
+            stamp = FrameStamp(self._stream, self._next_frame + usage.frames)
+            reading = self._readout.read(patterns[lit], stamp)
+            amplitude[lit] = reading.amplitude[:, : self.info.n_outputs]
+            usage.frames += reading.frames
+            usage.saturated_pixels += reading.saturated_pixels
+            usage.pixel_readings += reading.pixel_readings
+        usage.frames_skipped += self._readout.steps * int(np.count_nonzero(~lit))
+        np.subtract(amplitude[0::2], amplitude[1::2], out=fields)
+        fields *= self._unit
+
+    def _warn_if_saturated(self, usage: Usage) -> None:
+        if not self._warned and usage.saturated_pixels > SATURATED_FRACTION * usage.pixel_readings:
+            self._warned = True
+            warnings.warn(
+                f"{usage.saturated_pixels / usage.pixel_readings:.1%} of the pixel readings are saturated "
+                f"(preset {self.preset.name!r}): lower photometry.signal_e_per_feature or photometry.reference_e",
+                SaturationWarning,
+                stacklevel=4,
+            )
+
+    def _position(self) -> dict[str, Any]:
+        return {"stream": self._stream, "frame": self._next_frame}
+
+    def _restore_position(self, position: Mapping[str, Any]) -> None:
+        self._stream, self._next_frame = int(position["stream"]), int(position["frame"])
+
+
+def _is_exact(preset: Preset) -> bool:
+    """A noiseless bench whose every factor is a power of two returns the integers of the exact product unrounded."""
+    photometry, camera = preset.bench.photometry, preset.bench.camera
+    factors = (
+        math.sqrt(photometry.signal_e_per_feature / (2 * VARIANCE)),
+        math.sqrt(photometry.reference_e),
+        camera.gain_dn_per_e,
+    )
+    return camera.noiseless and all(math.frexp(factor)[0] == 0.5 for factor in factors)

@@ -1,0 +1,133 @@
+"""Devices by name: ours, and those that other packages offer by the entry point `optical_dfa.devices`.
+
+An entry point names a `ProjectionDevice` subclass whose constructor takes keyword options, among them `n_inputs` and
+`n_outputs`, and does no input or output.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from optical_dfa.devices.base import DeviceInfo, ProjectionDevice
+from optical_dfa.devices.digital import DigitalDevice
+from optical_dfa.devices.emulated import EmulatedDevice
+from optical_dfa.devices.errors import DeviceError, DeviceUnavailable, InvalidConfig, UnknownDevice
+from optical_dfa.devices.faults import nearest, unknown_key
+
+ENTRY_POINT_GROUP = "optical_dfa.devices"
+
+DeviceFactory = Callable[..., ProjectionDevice]
+
+_BUILT_IN: dict[str, DeviceFactory] = {"digital": DigitalDevice, "emulator": EmulatedDevice}
+
+
+@dataclass(frozen=True)
+class DeviceEntry:
+    """A device that can be named."""
+
+    name: str
+    summary: str
+    """What it is, one sentence."""
+    options: tuple[str, ...]
+    """Options of its constructor."""
+    source: str
+    """`optical_dfa`, or the package that offers it."""
+    problem: str | None = None
+    """Why it cannot be used here; None if it can."""
+
+
+def available_devices() -> list[DeviceEntry]:
+    """Every known device, in alphabetical order; those that cannot be loaded say why."""
+    entries = [_entry(name, factory, "optical_dfa") for name, factory in _BUILT_IN.items()]
+    for name, point in _third_party().items():
+        source = point.dist.name if point.dist else point.value
+        try:
+            entries.append(_entry(name, _load(point), source))
+        except DeviceUnavailable as error:
+            entries.append(DeviceEntry(name, "", (), source, problem=str(error)))
+    return sorted(entries, key=lambda entry: entry.name)
+
+
+def make_device(name: str, **config: Any) -> ProjectionDevice:
+    """A closed device; nothing is connected or displayed.
+
+    Raises:
+        UnknownDevice, InvalidConfig, DeviceUnavailable: the message lists what is known or accepted.
+    """
+    factory = _factory(name)
+    signature = inspect.signature(factory)
+    parameters = signature.parameters.values()
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        faults = [f"{key}: {unknown_key(key, signature.parameters)}" for key in config if key not in signature.parameters]
+        if faults:
+            raise InvalidConfig(f"device {name!r} cannot be made:\n" + "\n".join(f"  {fault}" for fault in faults))
+    missing = [p.name for p in parameters if p.default is p.empty and p.kind is p.KEYWORD_ONLY and p.name not in config]
+    if missing:
+        raise InvalidConfig(f"device {name!r} needs {' and '.join(missing)}: give them, for instance {missing[0]}=1000")
+    try:
+        return factory(**config)
+    except DeviceError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise InvalidConfig(f"device {name!r} cannot be made: {error}") from error
+
+
+def open_device(name: str, **config: Any) -> ProjectionDevice:
+    """An open device, for instance `open_device("emulator", preset="phase-stepping", n_inputs=10, n_outputs=512)`.
+
+    Close it, or use it as a context manager.
+
+    Args:
+        name: a name from `available_devices`.
+        config: options of the device; `n_inputs` and `n_outputs` always.
+
+    Raises:
+        UnknownDevice, InvalidConfig, DeviceUnavailable: the message lists what is known or accepted.
+    """
+    return make_device(name, **config).open()
+
+
+def check_device_config(name: str, **config: Any) -> DeviceInfo:
+    """Refuse a device or options that `open_device` would refuse, before the size of the device is known.
+
+    Returns:
+        What the device would be; sizes that were not given are 1.
+
+    Raises:
+        UnknownDevice, InvalidConfig, DeviceUnavailable: as `open_device`.
+    """
+    return make_device(name, **{"n_inputs": 1, "n_outputs": 1, **config}).info
+
+
+def _factory(name: str) -> DeviceFactory:
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]
+    third_party = _third_party()
+    if name in third_party:
+        return _load(third_party[name])
+    known = sorted({*_BUILT_IN, *third_party})
+    raise UnknownDevice(f"unknown device {name!r}.{nearest(name, known)} Known: {', '.join(known)}")
+
+
+def _third_party() -> dict[str, EntryPoint]:
+    points = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    taken = sorted(points.keys() & _BUILT_IN.keys())
+    if taken:
+        raise InvalidConfig(f"entry point {points[taken[0]].value!r} offers a device called {taken[0]!r}, which is ours: rename it")
+    return points
+
+
+def _load(point: EntryPoint) -> DeviceFactory:
+    try:
+        factory: DeviceFactory = point.load()
+    except Exception as error:
+        raise DeviceUnavailable(f"device {point.name!r} ({point.value}) cannot be loaded: {error}") from error
+    return factory
+
+
+def _entry(name: str, factory: DeviceFactory, source: str) -> DeviceEntry:
+    options = [p.name for p in inspect.signature(factory).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    summary = (inspect.getdoc(factory) or "").split("\n\n")[0].replace("\n", " ")
+    return DeviceEntry(name, summary, tuple(options), source)

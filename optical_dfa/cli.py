@@ -1,0 +1,72 @@
+"""The command `optical-dfa`. Imports torch only where a command needs it, so that help comes at once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import optical_dfa
+
+app = typer.Typer(
+    name="optical-dfa",
+    help="Train neural networks by direct feedback alignment with an optical projection, real or emulated.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"optical-dfa {optical_dfa.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="What to train; see examples/mnist.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a value, e.g. training.epochs=3. May be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="RUN_DIR", help="Folder of the run. [default: runs/CONFIG]")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in RUN_DIR after its last checkpoint.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Train a net as a YAML file says."""
+    from optical_dfa.cli_errors import clean_errors
+
+    with clean_errors():
+        from optical_dfa.config_file import load_config
+
+        run_config = load_config(config, overrides or [])
+        from optical_dfa.training import train as run_training
+
+        result = run_training(run_config, out or Path("runs") / config.stem, resume=resume, progress=not quiet)
+        if not quiet:
+            typer.echo(result.summary())
+
+
+@app.command()
+def devices() -> None:
+    """List the devices that can project the error, and their options."""
+    from rich.console import Console
+
+    from optical_dfa.cli_devices import show_devices
+    from optical_dfa.cli_errors import clean_errors
+
+    with clean_errors():
+        show_devices(Console(highlight=False))
+
+
+if __name__ == "__main__":
+    app()

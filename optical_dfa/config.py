@@ -1,0 +1,154 @@
+"""The configuration of a training run: what is learnt, by which net, how, and by which device. No torch.
+
+Frozen; every key is known, typed and checked. `optical_dfa.config_file` reads it from YAML.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+
+from optical_dfa.devices import DeviceError, DeviceInfo, UnknownDevice, check_device_config
+from optical_dfa.devices.faults import Fault
+from optical_dfa.yaml_marks import dump_yaml
+
+Method = Literal["bp", "dfa", "shallow"]
+
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, ser_json_inf_nan="constants")
+
+
+class TaskConfig(_Section):
+    """What is learnt."""
+
+    name: Literal["digits", "mnist", "fashion-mnist"] = "digits"
+    """`digits` comes with scikit-learn; the others are read from `folder`, or downloaded once."""
+    folder: str | None = None
+    """Folder with the IDX files, absolute or relative to the current directory; null: download by scikit-learn."""
+
+    @model_validator(mode="after")
+    def _digits_have_no_folder(self) -> Self:
+        if self.name == "digits" and self.folder is not None:
+            raise ValueError("task 'digits' comes with scikit-learn and takes no folder: remove it, or set name: mnist")
+        return self
+
+
+class ModelConfig(_Section):
+    """The net: linear layers with an activation after each but the last."""
+
+    hidden: Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)] = (256, 256)
+    """Widths of the hidden layers."""
+    activation: Literal["tanh", "relu", "sigmoid"] = "tanh"
+
+
+class TrainingConfig(_Section):
+    """How it is learnt."""
+
+    method: Method = "dfa"
+    """`bp`: backpropagation; `dfa`: direct feedback alignment; `shallow`: only the last layer learns."""
+    epochs: PositiveInt = 10
+    batch_size: PositiveInt = 128
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: PositiveFloat = 5e-4
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Seed of the initial weights and of the order of the data."""
+    threads: PositiveInt | None = None
+    """CPU threads of PyTorch; null: its own choice, which a resumed run keeps."""
+    checkpoint_every_steps: PositiveInt | None = 500
+    """Steps from checkpoint to checkpoint inside an epoch; null: only at the end of each epoch."""
+
+
+class TernarizeConfig(_Section):
+    """How the error is turned into -1, 0, +1."""
+
+    threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """See `optical_dfa.Ternarize`; null: the default of the kind."""
+    kind: Literal["relative", "absolute", "stochastic"] = "relative"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of the stochastic kind."""
+
+    @model_validator(mode="after")
+    def _kind_takes_threshold(self) -> Self:
+        if self.kind == "stochastic" and self.threshold is not None:
+            raise ValueError(f"kind stochastic takes no threshold; got {self.threshold}: remove it")
+        if self.kind == "relative" and self.threshold is not None and self.threshold >= 1:
+            raise ValueError(f"the threshold of kind relative must be below 1; got {self.threshold}")
+        return self
+
+
+class FeedbackConfig(_Section):
+    """How the projected error reaches the hidden layers."""
+
+    layout: Literal["shared", "independent"] = "shared"
+    """`shared`: all layers read the same outputs of the device; `independent`: each its own."""
+    ternarize: TernarizeConfig | None = TernarizeConfig()
+    """null: the real error, for devices that accept it."""
+
+
+class Faults(ValueError):
+    """Faults with their full paths, for a check that spans several keys."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("; ".join(map(str, faults)))
+        self.faults = faults
+
+
+class RunConfig(_Section):
+    """Everything that decides a training run."""
+
+    task: TaskConfig = TaskConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    feedback: FeedbackConfig = FeedbackConfig()
+    device: dict[str, Any] = Field(default={"name": "emulator"})
+    """Name of the device and its options, or the name alone. Checked always, used by the method `dfa` only."""
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _name_alone(cls, device: Any) -> Any:
+        return {"name": device} if isinstance(device, str) else device
+
+    @field_validator("device")
+    @classmethod
+    def _can_be_made(cls, device: dict[str, Any]) -> dict[str, Any]:
+        _device_info(device)
+        return device
+
+    @model_validator(mode="after")
+    def _device_takes_the_error(self) -> Self:
+        real_error = self.training.method == "dfa" and self.feedback.ternarize is None
+        if real_error and not _device_info(self.device).accepts_real:
+            message = (
+                f"device {self.device['name']!r} takes ternary vectors only, null sends it the real error: "
+                "remove the key, or use device 'digital'"
+            )
+            raise Faults([Fault(("feedback", "ternarize"), message)])
+        return self
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every value, defaults included, in plain dicts and lists."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """Every value, defaults included, as YAML that `load_config` reads back to an equal configuration."""
+        return dump_yaml(self.as_dict())
+
+
+def _device_info(device: dict[str, Any]) -> DeviceInfo:
+    """What the device would be at size 1; opens nothing."""
+    name, options = device.get("name"), {key: value for key, value in device.items() if key != "name"}
+    if not isinstance(name, str):
+        message = f"must be the name of a device (optical-dfa devices lists them); got {name!r}"
+        raise Faults([Fault(("device", "name"), message)])
+    if sizes := options.keys() & {"n_inputs", "n_outputs"}:
+        raise Faults([Fault(("device", key), "the net decides it: remove the key") for key in sorted(sizes)])
+    try:
+        return check_device_config(name, **options)
+    except UnknownDevice as error:
+        raise Faults([Fault(("device", "name"), str(error))]) from None
+    except DeviceError as error:
+        faults = [Fault(("device", *fault.path), fault.message) for fault in getattr(error, "faults", ())]
+        raise Faults(faults or [Fault(("device",), str(error))]) from None

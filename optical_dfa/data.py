@@ -1,0 +1,154 @@
+"""Image-classification tasks: the digits that come with scikit-learn, and MNIST-like sets."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from optical_dfa.idx import Bytes, read_pair
+from optical_dfa.run_errors import DataError
+
+_OPENML = {"mnist": "mnist_784", "fashion-mnist": "Fashion-MNIST"}
+"""Names of the sets at openml.org, both version 1; their first 60,000 rows are the published training images."""
+
+_N_TRAIN = 60_000
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """Images to be classified.
+
+    Pixels are scaled to 0 … 1 and then standardised: minus the mean, divided by the standard deviation, both scalars over
+    all pixels of the training images.
+    """
+
+    name: str
+    train_images: Tensor
+    """float32 (images, features)."""
+    train_labels: Tensor
+    """int64 (images,), 0 … n_classes - 1."""
+    test_images: Tensor
+    test_labels: Tensor
+    n_classes: int
+    pixel_mean: float
+    """Mean of the training pixels, on the scale 0 … 1."""
+    pixel_std: float
+    """Their standard deviation."""
+    sha256: str
+    """Of the bytes of images and labels, before scaling."""
+
+    @property
+    def n_features(self) -> int:
+        """Pixels of an image."""
+        return self.train_images.shape[1]
+
+
+def load_task(name: str, folder: str | Path | None = None) -> ImageTask:
+    """A task by name.
+
+    Args:
+        name: `digits` (1,797 images of 8 x 8, four fifths for training, comes with scikit-learn), `mnist` or
+            `fashion-mnist`.
+        folder: folder with the four IDX files of `mnist`, `fashion-mnist` or any set of that form; None: scikit-learn
+            downloads the set once.
+
+    Raises:
+        DataError: unknown name, a file missing or damaged, no network, scikit-learn missing; the message says what to do.
+    """
+    if name == "digits":
+        if folder is not None:
+            raise DataError(f"task 'digits' comes with scikit-learn and takes no folder; got {str(folder)!r}")
+        return _digits()
+    if name not in _OPENML:
+        raise DataError(f"unknown task {name!r}: known are digits, {', '.join(_OPENML)}")
+    if folder is None:
+        images, labels = _downloaded(_OPENML[name])
+        return _task(name, images[:_N_TRAIN], labels[:_N_TRAIN], images[_N_TRAIN:], labels[_N_TRAIN:], white=255)
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder (current directory: {Path.cwd()})")
+    return _task(name, *read_pair(folder, "train"), *read_pair(folder, "t10k"), white=255)
+
+
+def _task(name: str, train_x: Bytes, train_y: Bytes, test_x: Bytes, test_y: Bytes, white: int) -> ImageTask:
+    if train_x.shape[1:] != test_x.shape[1:]:
+        raise DataError(f"{name}: training images are {train_x.shape[1:]}, test images {test_x.shape[1:]}: not of one set")
+    n_classes = int(train_y.max()) + 1
+    if int(test_y.max()) >= n_classes:
+        raise DataError(f"{name}: test label {test_y.max()} does not occur in training (labels 0 … {n_classes - 1})")
+    digest = hashlib.sha256()
+    for array in (train_x, train_y, test_x, test_y):
+        digest.update(np.ascontiguousarray(array))
+    mean, std = float(train_x.mean()) / white, float(train_x.std()) / white
+    if not std:
+        raise DataError(f"{name}: every training pixel is {train_x.flat[0]}: there is nothing to learn")
+    images = [(torch.from_numpy(x.reshape(len(x), -1).astype(np.float32)) / white - mean) / std for x in (train_x, test_x)]
+    labels = [torch.from_numpy(y.astype(np.int64)) for y in (train_y, test_y)]
+    return ImageTask(name, images[0], labels[0], images[1], labels[1], n_classes, mean, std, digest.hexdigest())
+
+
+def _digits() -> ImageTask:
+    datasets, model_selection = _sklearn("datasets"), _sklearn("model_selection")
+    bunch = datasets.load_digits()
+    images, labels = bunch.data.astype(np.uint8), bunch.target.astype(np.uint8)
+    train_x, test_x, train_y, test_y = model_selection.train_test_split(
+        images, labels, test_size=0.2, stratify=labels, random_state=0
+    )
+    return _task("digits", train_x, train_y, test_x, test_y, white=16)
+
+
+def _downloaded(openml_name: str) -> tuple[Bytes, Bytes]:
+    """uint8 images (70000, 784) and labels (70000,); kept as one .npz, because scikit-learn takes a minute to parse its own."""
+    datasets = _sklearn("datasets")
+    cache = Path(datasets.get_data_home()) / "optical_dfa" / f"{openml_name}.npz"
+    if not cache.is_file():
+        try:
+            bunch = datasets.fetch_openml(openml_name, version=1, as_frame=False, parser="liac-arff")
+        except Exception as error:  # scikit-learn lets many kinds through: network, disk, format
+            raise DataError(
+                f"{openml_name} cannot be had from openml.org ({type(error).__name__}: {error}): check the network, or give "
+                "a folder with the IDX files, for instance --set task.folder=PATH"
+            ) from error
+        images, labels = _checked(openml_name, bunch.data, "images"), _checked(openml_name, bunch.target, "labels")
+        _write_whole(cache, lambda file: np.savez(file, images=images, labels=labels))
+    try:
+        with np.load(cache) as arrays:
+            images, labels = arrays["images"], arrays["labels"]
+    except Exception as error:
+        raise DataError(f"{cache}: damaged ({error}): delete it, and it is downloaded again") from None
+    return images, labels
+
+
+def _checked(openml_name: str, values: npt.NDArray[Any], what: str) -> Bytes:
+    """Numbers or their text as uint8, if they are whole numbers from 0 to 255 and as many as they must be."""
+    numbers = values.astype(np.float64)
+    integers = numbers.astype(np.uint8)
+    if not np.array_equal(integers, numbers) or len(integers) != 70_000:
+        raise DataError(f"{openml_name} from openml.org: the {what} are not 70000 of whole numbers 0 … 255; got {values.shape}")
+    return integers
+
+
+def _write_whole(path: Path, write: Callable[[Any], None]) -> None:
+    """A file that is there whole or not at all, also where several processes write it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    with os.fdopen(handle, "wb") as file:
+        write(file)
+    os.replace(temporary, path)
+
+
+def _sklearn(module: str) -> Any:
+    try:
+        return __import__(f"sklearn.{module}", fromlist=[module])
+    except ImportError as error:
+        raise DataError(
+            f"this task needs scikit-learn ({error}): pip install 'optical-dfa[data]', or use task mnist with a folder"
+        ) from None

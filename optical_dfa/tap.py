@@ -1,0 +1,102 @@
+"""The token tap: Direct Feedback Alignment as plain autograd.
+
+A block's output passes through `Branch`, which returns a *token*: h's shape and dtype, one element of storage. The next
+block gets `h.detach()`. `Tap` joins the net's output with the tokens; its backward projects the error once and hands each
+token its share, which `Branch` passes on to the block. Nothing is computed and thrown away, so a step is cheaper than
+backpropagation's.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from optical_dfa.errors import FeedbackShapeError
+from optical_dfa.projection import project
+
+Layout = Literal["shared", "independent"]
+
+
+def feature_dim(shape: Sequence[int]) -> int:
+    """Dimension that holds the features: 1 for images and volumes (4 or 5 dimensions), else the last."""
+    return 1 if len(shape) in (4, 5) else len(shape) - 1
+
+
+def leading(shape: Sequence[int]) -> tuple[int, ...]:
+    """The other dimensions: sample and position."""
+    dim = feature_dim(shape)
+    return (*shape[:dim], *shape[dim + 1 :])
+
+
+def outputs_needed(widths: Sequence[int], layout: Layout) -> int:
+    """Device outputs that points of these widths need."""
+    return max(widths) if layout == "shared" else sum(widths)
+
+
+class Branch(torch.autograd.Function):
+    """h → token. Backward: the token's feedback, scaled by 1/√(features of h), is h's gradient."""
+
+    @staticmethod
+    def forward(h: Tensor) -> Tensor:  # noqa: D102
+        return h.new_zeros(()).expand(h.shape)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: D102
+        ctx.scale = output.shape[feature_dim(output.shape)] ** -0.5
+
+    @staticmethod
+    def backward(ctx: Any, feedback: Tensor) -> Tensor:  # noqa: D102
+        scale: float = ctx.scale
+        return feedback * scale
+
+
+class Tap(torch.autograd.Function):
+    """(output, tokens) → output. Backward: the error goes on unchanged; its projection goes to the tokens."""
+
+    @staticmethod
+    def forward(output: Tensor, handle: int, layout: Layout, *tokens: Tensor) -> Tensor:  # noqa: D102
+        return output.view_as(output)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: D102
+        _, ctx.handle, ctx.layout, *tokens = inputs
+        ctx.shapes = [tuple(token.shape) for token in tokens]
+
+    @staticmethod
+    def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+        widths = [shape[feature_dim(shape)] for shape in ctx.shapes]
+        rows = error.movedim(feature_dim(error.shape), -1)
+        fields = project(rows.reshape(-1, rows.shape[-1]), ctx.handle, outputs_needed(widths, ctx.layout))
+        shares: list[Tensor] = []
+        start = 0
+        for shape, width in zip(ctx.shapes, widths, strict=True):
+            shares.append(_share(fields[:, start : start + width], rows.shape[:-1], shape))
+            start += width if ctx.layout == "independent" else 0
+        return (error, None, None, *shares)
+
+
+def check_shapes(error: Sequence[int], point: Sequence[int], name: str) -> None:
+    """Refuse a point that an error of that shape cannot feed.
+
+    Raises:
+        FeedbackShapeError: naming the point and both shapes.
+    """
+    error_positions, point_positions = leading(error), leading(point)
+    if point_positions[: len(error_positions)] != error_positions:
+        raise FeedbackShapeError(
+            f"feedback point {name!r} has shape {tuple(point)}, the error {tuple(error)}: their samples and positions, "
+            f"{point_positions} and {error_positions}, must be equal, or those of the error the first of the point's. "
+            "Choose another point, or name the module whose output carries the error with error_at="
+        )
+
+
+def _share(fields: Tensor, error_positions: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """Feedback of one point as a view of the projection: one vector per position, or one broadcast to several."""
+    extra = leading(shape)[len(error_positions) :]
+    width = fields.shape[1]
+    if extra:
+        fields = fields * prod(extra) ** -0.5  # (rows, width) only: the positions are a view
+    share = fields.reshape(*error_positions, *(1,) * len(extra), width).expand(*error_positions, *extra, width)
+    return share.movedim(-1, feature_dim(shape))

@@ -1,0 +1,106 @@
+"""The training loop."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optical_dfa.config import RunConfig
+from optical_dfa.data import load_task
+from optical_dfa.devices import DeviceError
+from optical_dfa.run_errors import TrainingInterrupted
+from optical_dfa.training.checkpoint import load_checkpoint, save_checkpoint
+from optical_dfa.training.display import Display
+from optical_dfa.training.interrupt import InterruptGuard
+from optical_dfa.training.log import Result, write_metrics
+from optical_dfa.training.provenance import write_provenance
+from optical_dfa.training.run import Run
+from optical_dfa.training.run_folder import RunFolder
+
+
+def train(config: RunConfig, out_dir: str | Path, *, resume: bool = False, progress: bool = True) -> Result:
+    """Train a run to its end, or take it up again where its last checkpoint stands.
+
+    Same configuration, thread count and CPU type: same weights and metrics to the bit, however often the run was stopped
+    and resumed. The test set is looked at after each epoch and decides nothing: the result is that of the last epoch.
+
+    Args:
+        config: what to train.
+        out_dir: folder of the run; a new run needs a new or empty one.
+        resume: continue the run in `out_dir`; a finished one gives its result.
+        progress: show progress on standard output.
+
+    Returns:
+        The result, which is also in `out_dir`, as `result.json` beside `metrics.csv`, `provenance.json` and `config.yaml`.
+
+    Raises:
+        InputError: data, folder or checkpoint cannot be used; nothing was changed.
+        TrainingStopped: a loss that is not finite, Ctrl-C or SIGTERM; the last checkpoint is kept.
+        optical_dfa.devices.DeviceError: the device failed, the last checkpoint is kept; or the checkpoint belongs to
+            another device.
+    """
+    folder = RunFolder(out_dir)
+    folder.check(config, resume)
+    if folder.finished:
+        return Result.read(folder.result)
+    task = load_task(config.task.name, config.task.folder)
+    checkpoint = load_checkpoint(folder.checkpoint)
+    threads = config.training.threads or (checkpoint["threads"] if checkpoint else None)
+    with _threads(threads), torch.random.fork_rng(devices=[]), Run(config, task) as run:
+        torch.manual_seed(config.training.seed)
+        if checkpoint is not None:
+            run.load_state_dict(checkpoint)
+        else:
+            folder.create(config)
+            save_checkpoint(folder.checkpoint, run.state_dict())
+        write_provenance(folder.provenance, run)
+        write_metrics(folder.metrics, run.history)  # what came after the checkpoint is done again
+        with InterruptGuard() as interrupt, Display(run, progress) as display:
+            try:
+                _loop(run, folder, display, interrupt)
+            except Exception as error:
+                if isinstance(error, DeviceError):  # raised by a backward pass, before the step changed anything
+                    save_checkpoint(folder.checkpoint, run.state_dict())
+                error.add_note(f"Stopped in {run.position}. The last checkpoint is kept in {folder.path}: resume there.")
+                raise
+        result = Result.of(folder.path, run.history, run.measured_snr_db())
+    result.write(folder.result)
+    return result
+
+
+def epoch_order(seed: int, epoch: int, n_images: int) -> Tensor:
+    """Order of the training images in an epoch (from 0), int64 (n_images,): a function of seed and epoch alone."""
+    return torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(n_images))
+
+
+def _loop(run: Run, folder: RunFolder, display: Display, interrupt: InterruptGuard) -> None:
+    training = run.config.training
+    while run.epoch < training.epochs:
+        order = epoch_order(training.seed, run.epoch, len(run.task.train_images))
+        for batch in order.split(training.batch_size)[run.step :]:
+            run.train_step(batch)
+            display.step()
+            steps = run.epoch * run.steps_per_epoch + run.step
+            due = training.checkpoint_every_steps and steps % training.checkpoint_every_steps == 0
+            if due or interrupt.requested:
+                save_checkpoint(folder.checkpoint, run.state_dict())
+            if interrupt.requested:
+                raise TrainingInterrupted("stopped on request")
+        display.epoch(run.end_epoch())
+        save_checkpoint(folder.checkpoint, run.state_dict())
+        write_metrics(folder.metrics, run.history)
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Within the block, PyTorch uses that many CPU threads; None: as many as it likes."""
+    before = torch.get_num_threads()
+    try:
+        if count is not None:
+            torch.set_num_threads(count)
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -80,8 +80,9 @@ class EmulatedDevice(ProjectionDevice):
 
     def effective_matrix(self, rows: slice = slice(None)) -> Fields:
         """Rows of T, unit gain, float32 (rows, n_inputs)."""
-        start, stop, step = rows.indices(self.info.n_outputs)  # the image may hold a few more pixels than outputs
-        return self._bench.product.matrix(slice(start, stop, step)) * UNIT
+        chosen = range(self.info.n_outputs)[rows]  # the image may hold a few more pixels than outputs
+        stop = chosen.stop if chosen.stop >= 0 else None
+        return self._bench.product.matrix(slice(chosen.start, stop, chosen.step)) * UNIT
 
     def _project(self, vectors: Vectors) -> tuple[Fields, Usage]:
         fields = np.empty((len(vectors), self.info.n_outputs), np.float32)

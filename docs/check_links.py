@@ -39,7 +39,7 @@ def prose(page: Path) -> list[tuple[int, str]]:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors a page offers, by GitHub's rule: lower case, punctuation dropped, spaces to hyphens, repeats numbered."""
+    """The anchors of a page by GitHub's rule: lower case, no punctuation, hyphens for spaces, repeats numbered."""
     found: set[str] = set()
     seen: dict[str, int] = {}
     for _, line in prose(page):

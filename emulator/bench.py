@@ -253,5 +253,10 @@ class EmulatedBench:
         )
         require(not frames.size or int(frames.max()) <= 1, "frames", "larger values", "0 (OFF) or 1 (ON) everywhere")
         if phases is not None:
-            require(phases.shape == (len(frames),), "phases", phases.shape, f"an array of shape ({len(frames)},)")
+            require(
+                isinstance(phases, np.ndarray) and phases.dtype.kind == "f" and phases.shape == (len(frames),),
+                "phases",
+                f"{getattr(phases, 'dtype', type(phases).__name__)} {getattr(phases, 'shape', '')}".strip(),
+                f"a floating-point array of shape ({len(frames)},)",
+            )
             require(bool(np.isfinite(phases).all()), "phases", "NaN or infinity", "finite, in radians")

@@ -58,7 +58,8 @@ class Camera:
         """Digital number of a saturated pixel: min(full well · K, 2^bits - 1), rounded as the converter does."""
         if self.adc_bits is None:
             return self.full_well_e * self.gain_dn_per_e
-        return min(float(np.rint(self.full_well_e * self.gain_dn_per_e)), float(2**self.adc_bits - 1))
+        full_well_dn = np.float32(self.full_well_e) * np.float32(self.gain_dn_per_e)  # float32, as `expose` computes it
+        return min(float(np.rint(full_well_dn)), float(2**self.adc_bits - 1))
 
     def expose(self, mean_e: Real, noise_key: Key) -> Image:
         """Images of a mean number of electrons.

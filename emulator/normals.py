@@ -25,7 +25,8 @@ def standard_normals(words: UInt32Array) -> npt.NDArray[np.float32]:
     The upper 24 bits give a uniform number at the middle of one of 2^24 equal cells; its normal quantile is returned,
     so |z| ≤ 5.42.
     """
-    x = (words.view(np.int32) >> np.int32(8)).astype(np.float32)  # -2^23 … 2^23-1, then the middle of the cell: exact
+    # -2^23 … 2^23-1, then the middle of the cell: exact. C order, because the tail is addressed by flat indices.
+    x = (words.view(np.int32) >> np.int32(8)).astype(np.float32, order="C")
     x += np.float32(0.5)
     x *= np.float32(2.0**-23)
     w = (np.float32(1) - x) * (np.float32(1) + x)

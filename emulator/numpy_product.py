@@ -101,16 +101,18 @@ class NumpyProduct:
 
     def matrix(self, rows: slice) -> npt.NDArray[np.int8]:
         """Rows of T, int8 (number of rows, n_inputs). Allocates them: ask for few if T is large."""
-        start, stop, step = rows.indices(self.n_outputs)
-        blocks = range(start // TILE_ROWS, -(-stop // TILE_ROWS))
+        chosen = range(self.n_outputs)[rows]
+        low, high = sorted((chosen[0], chosen[-1])) if chosen else (0, -1)
+        blocks = range(low // TILE_ROWS, high // TILE_ROWS + 1)
         out = np.empty((len(blocks) * TILE_ROWS, self.n_inputs), np.int8)
         for place, row_block in enumerate(blocks):
             for first in range(0, self.n_inputs, SLAB_COLUMNS):
                 out[place * TILE_ROWS : (place + 1) * TILE_ROWS, first : first + SLAB_COLUMNS] = self._make(
                     row_block, first
                 )
-        offset = start // TILE_ROWS * TILE_ROWS
-        return out[start - offset : max(stop, start) - offset : step]
+        offset = low // TILE_ROWS * TILE_ROWS
+        upwards = out[low - offset : high + 1 - offset : abs(chosen.step)]
+        return upwards if chosen.step > 0 else upwards[::-1]
 
     def _accumulate(self, vectors: npt.NDArray[np.generic], out: npt.NDArray[np.generic]) -> None:
         if self.plan.storage == "stored" and self._stored is None and len(vectors):

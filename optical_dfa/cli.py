@@ -9,7 +9,6 @@ import optical_dfa
 
 app = typer.Typer(
     name="optical-dfa",
-    help="Train neural networks by direct feedback alignment with an optical projection, real or emulated.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -24,9 +23,11 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def main(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
-    pass
+    """Train neural networks by direct feedback alignment with an optical projection, real or emulated."""
 
 
 @app.command()
@@ -37,9 +38,11 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Change a value, e.g. training.epochs=3. May be repeated."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="RUN_DIR", help="Folder of the run. [default: runs/CONFIG]")
+        Path | None, typer.Option("--out", "-o", metavar="RUN_DIR", help="Folder of the run; default: runs/CONFIG.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in RUN_DIR after its last checkpoint.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in RUN_DIR after its last checkpoint.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
     """Train a net as a YAML file says."""
@@ -54,6 +57,21 @@ def train(
         result = run_training(run_config, out or Path("runs") / config.stem, resume=resume, progress=not quiet)
         if not quiet:
             typer.echo(result.summary())
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the figures and the table.")
+    ] = Path("runs/demo"),
+) -> None:
+    """Train handwritten digits in five ways, and compare them."""
+    from optical_dfa.cli_errors import clean_errors
+
+    with clean_errors():
+        from optical_dfa.demo import demo as run_demo
+
+        run_demo(out)
 
 
 @app.command()

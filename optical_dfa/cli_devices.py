@@ -1,6 +1,6 @@
 """The table of `optical-dfa devices`."""
 
-from collections.abc import Iterator
+from dataclasses import fields
 
 from rich.console import Console
 from rich.table import Table
@@ -11,10 +11,11 @@ _SET_BY_THE_NET = ("n_inputs", "n_outputs")
 
 
 def show_devices(console: Console) -> None:
-    """Print every device with what it is and takes, and the presets of the emulator."""
-    console.print(_devices(available_devices()))
-    console.print(_presets())
-    console.print("Choose one with --set device=NAME, its options with --set device.OPTION=VALUE.", style="dim")
+    """Print every device with what it is and takes, the presets of the emulator, and what they set."""
+    for table in (_devices(available_devices()), _presets(), _preset_values()):
+        console.print(table)
+        console.print()
+    console.print("For instance: --set device=digital, or --set device.camera.adc_bits=12")
 
 
 def _devices(entries: list[DeviceEntry]) -> Table:
@@ -33,8 +34,16 @@ def _presets() -> Table:
     return table
 
 
+def _preset_values() -> Table:
+    table = _table("Values of a preset, all of them options too", "section", "values")
+    bench = load_preset(preset_names()[0]).bench
+    for section in fields(bench):
+        table.add_row(section.name, ", ".join(value.name for value in fields(getattr(bench, section.name))))
+    return table
+
+
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column == "name", header_style="dim")
+        table.add_column(column, overflow="fold", no_wrap=column in ("name", "section"), header_style="dim")
     return table

@@ -88,7 +88,7 @@ class FeedbackConfig(_Section):
     """null: the real error, for devices that accept it."""
 
 
-class Faults(ValueError):
+class FaultsError(ValueError):
     """Faults with their full paths, for a check that spans several keys."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
@@ -104,12 +104,14 @@ class RunConfig(_Section):
     training: TrainingConfig = TrainingConfig()
     feedback: FeedbackConfig = FeedbackConfig()
     device: dict[str, Any] = Field(default={"name": "emulator"})
-    """Name of the device and its options, or the name alone. Checked always, used by the method `dfa` only."""
+    """Name of the device (default `emulator`) and its options, or the name alone. Used by the method `dfa` only."""
 
     @field_validator("device", mode="before")
     @classmethod
-    def _name_alone(cls, device: Any) -> Any:
-        return {"name": device} if isinstance(device, str) else device
+    def _with_name(cls, device: Any) -> Any:
+        if isinstance(device, str):
+            return {"name": device}
+        return {"name": "emulator", **device} if isinstance(device, dict) else device
 
     @field_validator("device")
     @classmethod
@@ -125,7 +127,7 @@ class RunConfig(_Section):
                 f"device {self.device['name']!r} takes ternary vectors only, null sends it the real error: "
                 "remove the key, or use device 'digital'"
             )
-            raise Faults([Fault(("feedback", "ternarize"), message)])
+            raise FaultsError([Fault(("feedback", "ternarize"), message)])
         return self
 
     def as_dict(self) -> dict[str, Any]:
@@ -142,13 +144,13 @@ def _device_info(device: dict[str, Any]) -> DeviceInfo:
     name, options = device.get("name"), {key: value for key, value in device.items() if key != "name"}
     if not isinstance(name, str):
         message = f"must be the name of a device (optical-dfa devices lists them); got {name!r}"
-        raise Faults([Fault(("device", "name"), message)])
+        raise FaultsError([Fault(("device", "name"), message)])
     if sizes := options.keys() & {"n_inputs", "n_outputs"}:
-        raise Faults([Fault(("device", key), "the net decides it: remove the key") for key in sorted(sizes)])
+        raise FaultsError([Fault(("device", key), "the net decides it: remove the key") for key in sorted(sizes)])
     try:
         return check_device_config(name, **options)
     except UnknownDevice as error:
-        raise Faults([Fault(("device", "name"), str(error))]) from None
+        raise FaultsError([Fault(("device", "name"), str(error))]) from None
     except DeviceError as error:
         faults = [Fault(("device", *fault.path), fault.message) for fault in getattr(error, "faults", ())]
-        raise Faults(faults or [Fault(("device",), str(error))]) from None
+        raise FaultsError(faults or [Fault(("device",), str(error))]) from None

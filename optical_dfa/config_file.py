@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from optical_dfa.config import Faults, RunConfig
+from optical_dfa.config import FaultsError, RunConfig
 from optical_dfa.devices.faults import Fault, validation_faults
 from optical_dfa.run_errors import ConfigError
 from optical_dfa.yaml_marks import MarkedValue, Path, YamlSyntaxError, parse_marked
@@ -21,7 +21,7 @@ def load_config(path: str | FilePath, overrides: Sequence[str] = ()) -> RunConfi
         overrides: `section.key=value`, the value in YAML; later ones win. They need not be in the file.
 
     Raises:
-        ConfigError: the file cannot be read, or is wrong; the message has one line a fault with file, line and key.
+        ConfigError: the file cannot be read, or is wrong; the message names file, line and key of every fault.
     """
     path = FilePath(path)
     try:
@@ -99,8 +99,10 @@ class _Source:
             self._faults += [(self._place(fault.path), fault) for fault in _faults_of(error)]
         if self._faults:
             self._faults.sort(key=lambda located: located[0].line)
-            lines = (f"{place.text}: {fault}".replace("\n", "\n  ") for place, fault in self._faults)
-            raise ConfigError("\n".join(lines))
+            lines = [f"{place.text}: {fault}" for place, fault in self._faults]
+            if len(lines) > 1:
+                lines.insert(0, f"{len(lines)} faults in the configuration:")
+            raise ConfigError("\n".join(lines).replace("\n", "\n  "))
         return config
 
     def _in_file(self, line: int) -> _Place:
@@ -115,4 +117,4 @@ class _Source:
 def _faults_of(error: ValidationError) -> Iterator[Fault]:
     for detail, fault in zip(error.errors(), validation_faults(error, RunConfig), strict=True):
         cause = detail.get("ctx", {}).get("error")
-        yield from cause.faults if isinstance(cause, Faults) else (fault,)
+        yield from cause.faults if isinstance(cause, FaultsError) else (fault,)

@@ -1,10 +1,8 @@
 """Image-classification tasks: the digits that come with scikit-learn, and MNIST-like sets."""
 
 import hashlib
-import os
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from optical_dfa.files import write_whole
 from optical_dfa.idx import Bytes, read_pair
 from optical_dfa.run_errors import DataError
 
@@ -26,8 +25,8 @@ _N_TRAIN = 60_000
 class ImageTask:
     """Images to be classified.
 
-    Pixels are scaled to 0 … 1 and then standardised: minus the mean, divided by the standard deviation, both scalars over
-    all pixels of the training images.
+    Pixels are scaled to 0 … 1 and then standardised: minus the mean, divided by the standard deviation, both scalars
+    over all pixels of the training images.
     """
 
     name: str
@@ -36,7 +35,9 @@ class ImageTask:
     train_labels: Tensor
     """int64 (images,), 0 … n_classes - 1."""
     test_images: Tensor
+    """As `train_images`."""
     test_labels: Tensor
+    """As `train_labels`."""
     n_classes: int
     pixel_mean: float
     """Mean of the training pixels, on the scale 0 … 1."""
@@ -61,7 +62,7 @@ def load_task(name: str, folder: str | Path | None = None) -> ImageTask:
             downloads the set once.
 
     Raises:
-        DataError: unknown name, a file missing or damaged, no network, scikit-learn missing; the message says what to do.
+        DataError: unknown name, file missing or damaged, no network, no scikit-learn; the message says what to do.
     """
     if name == "digits":
         if folder is not None:
@@ -80,19 +81,32 @@ def load_task(name: str, folder: str | Path | None = None) -> ImageTask:
 
 def _task(name: str, train_x: Bytes, train_y: Bytes, test_x: Bytes, test_y: Bytes, white: int) -> ImageTask:
     if train_x.shape[1:] != test_x.shape[1:]:
-        raise DataError(f"{name}: training images are {train_x.shape[1:]}, test images {test_x.shape[1:]}: not of one set")
+        train_size, test_size = (" x ".join(map(str, x.shape[1:])) for x in (train_x, test_x))
+        raise DataError(f"{name}: training images are {train_size}, test images {test_size}: files of different sets")
     n_classes = int(train_y.max()) + 1
     if int(test_y.max()) >= n_classes:
         raise DataError(f"{name}: test label {test_y.max()} does not occur in training (labels 0 … {n_classes - 1})")
     digest = hashlib.sha256()
     for array in (train_x, train_y, test_x, test_y):
-        digest.update(np.ascontiguousarray(array))
+        digest.update(array.tobytes())
     mean, std = float(train_x.mean()) / white, float(train_x.std()) / white
     if not std:
         raise DataError(f"{name}: every training pixel is {train_x.flat[0]}: there is nothing to learn")
-    images = [(torch.from_numpy(x.reshape(len(x), -1).astype(np.float32)) / white - mean) / std for x in (train_x, test_x)]
-    labels = [torch.from_numpy(y.astype(np.int64)) for y in (train_y, test_y)]
-    return ImageTask(name, images[0], labels[0], images[1], labels[1], n_classes, mean, std, digest.hexdigest())
+
+    def standardised(images: Bytes) -> Tensor:
+        return torch.from_numpy(images.reshape(len(images), -1).astype(np.float32)).div_(white).sub_(mean).div_(std)
+
+    return ImageTask(
+        name=name,
+        train_images=standardised(train_x),
+        train_labels=torch.from_numpy(train_y.astype(np.int64)),
+        test_images=standardised(test_x),
+        test_labels=torch.from_numpy(test_y.astype(np.int64)),
+        n_classes=n_classes,
+        pixel_mean=mean,
+        pixel_std=std,
+        sha256=digest.hexdigest(),
+    )
 
 
 def _digits() -> ImageTask:
@@ -106,7 +120,7 @@ def _digits() -> ImageTask:
 
 
 def _downloaded(openml_name: str) -> tuple[Bytes, Bytes]:
-    """uint8 images (70000, 784) and labels (70000,); kept as one .npz, because scikit-learn takes a minute to parse its own."""
+    """uint8 images (70000, 784) and labels (70000,); kept as .npz, because parsing what comes takes a minute."""
     datasets = _sklearn("datasets")
     cache = Path(datasets.get_data_home()) / "optical_dfa" / f"{openml_name}.npz"
     if not cache.is_file():
@@ -114,13 +128,14 @@ def _downloaded(openml_name: str) -> tuple[Bytes, Bytes]:
             bunch = datasets.fetch_openml(openml_name, version=1, as_frame=False, parser="liac-arff")
         except Exception as error:  # scikit-learn lets many kinds through: network, disk, format
             raise DataError(
-                f"{openml_name} cannot be had from openml.org ({type(error).__name__}: {error}): check the network, or give "
-                "a folder with the IDX files, for instance --set task.folder=PATH"
+                f"{openml_name} cannot be had from openml.org ({type(error).__name__}: {error}): check the network, "
+                "or give a folder with the IDX files, for instance --set task.folder=PATH"
             ) from error
         images, labels = _checked(openml_name, bunch.data, "images"), _checked(openml_name, bunch.target, "labels")
-        _write_whole(cache, lambda file: np.savez(file, images=images, labels=labels))
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(cache, lambda file: np.savez(file, images=images, labels=labels))
     try:
-        with np.load(cache) as arrays:
+        with cache.open("rb") as file, np.load(file) as arrays:
             images, labels = arrays["images"], arrays["labels"]
     except Exception as error:
         raise DataError(f"{cache}: damaged ({error}): delete it, and it is downloaded again") from None
@@ -132,22 +147,15 @@ def _checked(openml_name: str, values: npt.NDArray[Any], what: str) -> Bytes:
     numbers = values.astype(np.float64)
     integers = numbers.astype(np.uint8)
     if not np.array_equal(integers, numbers) or len(integers) != 70_000:
-        raise DataError(f"{openml_name} from openml.org: the {what} are not 70000 of whole numbers 0 … 255; got {values.shape}")
+        raise DataError(
+            f"{openml_name} from openml.org: the {what} are not 70000 of whole numbers 0 … 255; got {values.shape}"
+        )
     return integers
-
-
-def _write_whole(path: Path, write: Callable[[Any], None]) -> None:
-    """A file that is there whole or not at all, also where several processes write it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(handle, "wb") as file:
-        write(file)
-    os.replace(temporary, path)
 
 
 def _sklearn(module: str) -> Any:
     try:
-        return __import__(f"sklearn.{module}", fromlist=[module])
+        return import_module(f"sklearn.{module}")
     except ImportError as error:
         raise DataError(
             f"this task needs scikit-learn ({error}): pip install 'optical-dfa[data]', or use task mnist with a folder"

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -67,7 +68,9 @@ class Ternarize:
         """
         if self.kind == "stochastic":
             scale = error.abs().amax(1, keepdim=True)
-            generator = torch.Generator(error.device).manual_seed(self.seed << 32 | call)
+            # hashed, because the CPU generator looks at the low 32 bits of its seed alone
+            key = int(np.random.SeedSequence((self.seed, call)).generate_state(1, np.uint64)[0])
+            generator = torch.Generator(error.device).manual_seed(key)
             draws = torch.rand(error.shape, generator=generator, device=error.device)
             shown = draws * scale < error.abs()
             return Encoded((shown * error.sign()).to(torch.int8), scale)

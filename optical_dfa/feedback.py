@@ -2,7 +2,7 @@
 
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, get_args
@@ -87,8 +87,10 @@ class Feedback:
         self._owns_device = not isinstance(device, ProjectionDevice)
         self._projector = Projector(self._make_device, encoder, nonfinite)
         self._reached: Reached | None = None
-        self._planning: dict[str, tuple[int, ...]] | None = None
-        self._hooks = [net.register_forward_pre_hook(self._begin)]
+        self._closed = False
+        self._planning: list[tuple[str, tuple[int, ...]]] | None = None
+        # first, so that a pre-hook of the user that raises finds the call open that `_end` closes
+        self._hooks = [net.register_forward_pre_hook(self._begin, prepend=True)]
         for name, module in points.items():
             self._hooks.append(module.register_forward_hook(_Point(self, name)))
             _attached.add(module)
@@ -151,25 +153,24 @@ class Feedback:
             example: positional inputs of the net.
         """
         training = {module: module.training for module in self._net.modules()}
-        self._planning = {}
+        self._planning = []
         try:
             self._net.eval()
             with torch.no_grad():
                 self._net(*example)
-            shapes = self._planning
+            ran = self._planning
         finally:
             self._planning = None
             for module, mode in training.items():
                 module.training = mode
-        error = shapes.pop("", ())
-        for name in self.points:
-            if name not in shapes:
-                raise FeedbackError(f"feedback point {name!r} did not run in the forward of this example")
-            check_shapes(error, shapes[name], name)
+        error = dict(ran)[""]
+        points = [(name, shape) for name, shape in ran if name]  # one that runs twice is here twice
+        for name, shape in points:
+            check_shapes(error, shape, name)
         rows, n_inputs = _rows(error), error[feature_dim(error)]
-        n_outputs = outputs_needed([shape[feature_dim(shape)] for shape in shapes.values()], self._layout)
+        n_outputs = outputs_needed([shape[feature_dim(shape)] for _, shape in points], self._layout)
         device = self._projector.require_device(n_inputs, n_outputs)
-        return Plan(shapes, error, rows, rows * device.info.frames_per_vector, n_inputs, n_outputs)
+        return Plan(dict(points), error, rows, rows * device.info.frames_per_vector, n_inputs, n_outputs)
 
     def audit(self) -> Audit:
         """Where the gradient of every parameter comes from.
@@ -210,6 +211,7 @@ class Feedback:
     def close(self) -> None:
         """`detach`, and close the device if `attach` opened it."""
         self.detach()
+        self._closed = True
         if self._owns_device and self._projector.device is not None:
             self._projector.device.close()
 
@@ -235,8 +237,14 @@ class Feedback:
         _require_tensor(h, f"feedback point {name!r}")
         call.fired.add(name)
         if self._planning is not None:
-            self._planning[name] = tuple(h.shape)
+            self._planning.append((name, tuple(h.shape)))
             return None
+        if not torch.is_grad_enabled():
+            raise FeedbackError(
+                f"feedback point {name!r} ran without gradients inside a forward with gradients, so it would get none: call "
+                "torch.utils.checkpoint.checkpoint with use_reentrant=False; leave the point out of after= if its block is "
+                "meant to be frozen"
+            )
         if self._mode == "dfa":
             call.tokens.append((name, Branch.apply(h)))  # type: ignore[no-untyped-call]
         detached: Tensor = h.detach()
@@ -266,20 +274,21 @@ class Feedback:
         call = stack[-1] if stack else None
         if call is None or call.feedback is not self:
             return None
-        _require_tensor(output, "the output that carries the error (error_at)")
         call.tapped = True
+        tokens, call.tokens = call.tokens, []
+        _require_tensor(output, "the output that carries the error (error_at)")
         if self._planning is not None:
-            self._planning[""] = tuple(output.shape)
+            self._planning.append(("", tuple(output.shape)))
             return None
-        if not call.tokens:
+        if not tokens:
             return None
-        for name, token in call.tokens:
+        for name, token in tokens:
             check_shapes(output.shape, token.shape, name)
         if self._reached is None and not torch.compiler.is_compiling():
-            self._reached = Reached(leaves([output]), _leaves_by_name(call.tokens))
-        tokens = [token for _, token in call.tokens]
-        call.tokens = []
-        tapped: Tensor = Tap.apply(output, self._projector.handle, self._layout, *tokens)  # type: ignore[no-untyped-call]
+            self._reached = Reached(leaves([output]), _leaves_by_name(tokens))
+        tapped: Tensor = Tap.apply(  # type: ignore[no-untyped-call]
+            output, self._projector.handle, self._layout, *(token for _, token in tokens)
+        )
         return tapped
 
     def _end(self, _net: nn.Module, _args: Any, output: Any) -> None:
@@ -303,6 +312,8 @@ class Feedback:
     def _make_device(self, n_inputs: int, n_outputs: int) -> ProjectionDevice:
         if isinstance(self._device_spec, ProjectionDevice):
             return self._device_spec
+        if self._closed:
+            raise FeedbackError("the feedback is closed: run the backward pass before its close()")
         return open_device(**{"n_inputs": n_inputs, "n_outputs": n_outputs, **self._device_spec})
 
     def _identity(self) -> dict[str, Any]:
@@ -377,15 +388,18 @@ def _find_points(
 ) -> dict[str, nn.Module]:
     if isinstance(after, str):
         raise AttachError(f"after={after!r} must be a list of names, a module class or a tuple of them: write [{after!r}]")
-    if isinstance(after, type) or (after and all(isinstance(kind, type) for kind in after)):
-        points = {name: module for name, module in modules.items() if name and isinstance(module, after)}  # type: ignore[arg-type]
+    if not isinstance(after, type | Iterable):
+        raise AttachError(f"after={after!r} must be a list of names, a module class or a tuple of them")
+    wanted = (after,) if isinstance(after, type) else tuple(after)
+    if wanted and all(isinstance(kind, type) for kind in wanted):
+        points = {name: module for name, module in modules.items() if name and isinstance(module, wanted)}  # type: ignore[arg-type]
         if not points:
             raise AttachError(f"after={after!r}: the net has no such module; its modules: {_some(modules)}")
     else:
-        unknown = [name for name in after if name not in modules or not name]
-        if unknown or not after:
-            raise AttachError(f"after={list(after)!r}: no modules {unknown}; the net's modules: {_some(modules)}")
-        points = {name: module for name, module in modules.items() if name in after}
+        unknown = [name for name in wanted if name not in modules or not name]
+        if unknown or not wanted:
+            raise AttachError(f"after={list(wanted)!r}: no modules {unknown}; the net's modules: {_some(modules)}")
+        points = {name: module for name, module in modules.items() if name in wanted}
     for name, module in points.items():
         if module in _attached:
             raise AttachError(f"module {name!r} has feedback already: close() the other feedback first")

@@ -1,6 +1,6 @@
 """Reads the IDX files of MNIST and of the sets published in its form (yann.lecun.com/exdb/mnist, "file formats").
 
-Header, big-endian: two zero bytes, the type (8: unsigned byte), the number of dimensions, then each dimension as 32 bits.
+Header, big-endian: two zero bytes, the type (8: unsigned byte), the number of dimensions, each dimension in 32 bits.
 """
 
 import gzip
@@ -35,7 +35,7 @@ def read_pair(folder: Path, part: str) -> tuple[Bytes, Bytes]:
     images = read_idx(_find(folder, f"{part}-images-idx3-ubyte"), dimensions=3)
     labels = read_idx(_find(folder, f"{part}-labels-idx1-ubyte"), dimensions=1)
     if len(images) != len(labels):
-        raise DataError(f"{folder}: {part} has {len(images)} images and {len(labels)} labels: the files are not of one set")
+        raise DataError(f"{folder}: {part} has {len(images)} images and {len(labels)} labels: files of different sets")
     return images, labels
 
 
@@ -56,19 +56,18 @@ def read_idx(path: Path, dimensions: int) -> Bytes:
     header = 4 + 4 * dimensions
     magic = bytes([0, 0, _UNSIGNED_BYTE, dimensions])
     if content[:4] != magic:
-        given = content[:4].hex(" ") or "nothing"
+        first = content[:4].hex(" ") or "nothing"
         hint = " (it is gzipped: add .gz to its name)" if content[:2] == b"\x1f\x8b" else ""
-        raise DataError(f"{path}: must begin with the bytes {magic.hex(' ')} of an IDX file; got {given}{hint}")
+        raise DataError(f"{path}: must begin with {magic.hex(' ')} as an IDX file does; got {first}{hint}")
     if len(content) < header:
         raise DataError(f"{path}: cut off inside its header, {len(content)} of {header} bytes: get it again")
     shape = tuple(int(size) for size in np.frombuffer(content, ">u4", dimensions, offset=4))
-    expected, given_bytes = header + math.prod(shape), len(content)
-    if given_bytes != expected:
-        fault = "cut off" if given_bytes < expected else "too long"
-        said = " x ".join(map(str, shape))
-        raise DataError(f"{path}: {fault}: {said} takes {expected} bytes with its header, it has {given_bytes}: get it again")
+    expected, given, says = header + math.prod(shape), len(content), f"its header says {' x '.join(map(str, shape))}"
+    if given != expected:
+        fault = "cut off" if given < expected else "too long"
+        raise DataError(f"{path}: {fault}: {says}, which takes {expected} bytes; it has {given}: get it again")
     if 0 in shape:
-        raise DataError(f"{path}: empty, its dimensions are {' x '.join(map(str, shape))}")
+        raise DataError(f"{path}: empty: {says}: get it again")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
@@ -76,7 +75,7 @@ def _find(folder: Path, name: str) -> Path:
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
-    raise DataError(f"{folder}: has no {name} and no {name}.gz: give the folder that holds the four IDX files of the set")
+    raise DataError(f"{folder}: has no {name} and no {name}.gz: give the folder with the four IDX files of the set")
 
 
 def _content(path: Path) -> bytes:

@@ -55,9 +55,9 @@ class Projector:
         with self._lock:
             if self.device is None:
                 self.device = self._make_device(n_inputs, n_outputs)
-                if self._pending_device_state is not None:
-                    self.device.load_state_dict(self._pending_device_state)
-                    self._pending_device_state = None
+            if self._pending_device_state is not None:  # stays, and is refused again, if it belongs to another device
+                self.device.load_state_dict(self._pending_device_state)
+                self._pending_device_state = None
         info = self.device.info
         if info.n_inputs != n_inputs or info.n_outputs < n_outputs:
             raise FeedbackShapeError(

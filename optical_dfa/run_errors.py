@@ -7,7 +7,7 @@
     ├── DataError             a data file, or a data set that cannot be had
     ├── RunFolderError        a run folder that is in the way, or is not there
     └── CheckpointError       a checkpoint that is damaged or does not fit
-    TrainingStopped           training had to stop; the last checkpoint is kept
+    TrainingError             training had to stop; the last checkpoint is kept
     ├── LossNotFinite         the loss became NaN or infinite
     └── TrainingInterrupted   on request (Ctrl-C, SIGTERM), after a checkpoint
 
@@ -35,13 +35,13 @@ class CheckpointError(InputError):
     """A checkpoint is damaged or does not fit the run. It was not changed."""
 
 
-class TrainingStopped(Exception):
+class TrainingError(Exception):
     """Training had to stop. The last checkpoint is kept."""
 
 
-class LossNotFinite(TrainingStopped):
+class LossNotFinite(TrainingError):
     """The loss became NaN or infinite."""
 
 
-class TrainingInterrupted(TrainingStopped):
+class TrainingInterrupted(TrainingError):
     """Training was stopped on request, after a checkpoint."""

@@ -47,16 +47,24 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
             return None
         path = previous  # stopped between the two moves of save_checkpoint
     try:
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                raise CheckpointError(_damaged(path, previous, f"wrong checksum of {damaged}"))
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise CheckpointError(_damaged(path, previous, str(error).splitlines()[0])) from None
+        state = _read(path)
+    except pickle.UnpicklingError:  # its message recommends to load the file without this protection
+        raise CheckpointError(_damaged(path, previous, "more in it than tensors and plain values")) from None
+    except Exception as error:  # a damaged file can fail in any way: zip, text encoding, missing keys
+        raise CheckpointError(_damaged(path, previous, f"{type(error).__name__}: {error}")) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         given = state.get("format") if isinstance(state, dict) else None
-        raise CheckpointError(f"{path}: not a checkpoint of format {FORMAT}; got format {given!r}: train anew with another -o")
+        raise CheckpointError(
+            f"{path}: not a checkpoint of format {FORMAT}; got format {given!r}: train anew with another -o"
+        )
     return state
+
+
+def _read(path: Path) -> Any:
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"wrong checksum of {damaged}")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _damaged(path: Path, previous: Path, fault: str) -> str:

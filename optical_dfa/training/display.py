@@ -4,7 +4,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from optical_dfa.training.log import EpochMetrics
 from optical_dfa.training.run import Run
@@ -32,7 +32,7 @@ class Display:
             disable=not (enabled and self._console.is_terminal),
             transient=True,
         )
-        self._task: TaskID | None = None
+        self._task = self._bar.add_task("", total=run.steps_per_epoch, epoch="", metrics="")
 
     def __enter__(self) -> Self:
         self._console.print(self._title(), style="bold")
@@ -53,24 +53,19 @@ class Display:
     def step(self) -> None:
         """Show where the run is after a step."""
         totals = self._run.totals
-        values = {
-            "completed": self._run.step,
-            "total": self._run.steps_per_epoch,
-            "epoch": f"{self._run.epoch + 1}/{self._run.config.training.epochs}",
-            "metrics": f"loss {totals.loss / totals.images:.4f}  train {totals.correct / totals.images:.2%}"
-            + f"  {totals.frames:,} frames" * self._has_frames,
-        }
-        if self._task is None:
-            self._task = self._bar.add_task("", **values)
-        else:
-            self._bar.update(self._task, **values)
+        metrics = f"loss {totals.loss / totals.images:.4f}  train {totals.correct / totals.images:.2%}"
+        self._bar.update(
+            self._task,
+            completed=self._run.step,
+            epoch=f"{self._run.epoch + 1}/{self._run.config.training.epochs}",
+            metrics=metrics + f"  {totals.frames:,} frames" * self._has_frames,
+        )
 
     def epoch(self, row: EpochMetrics) -> None:
         """Print the line of a finished epoch."""
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-            self._task = None
-        line = f"{row.epoch:5}  {row.train_loss:6.4f}  {row.train_accuracy:6.2%}  {row.test_accuracy:6.2%}  {row.seconds:7.1f}"
+        self._bar.reset(self._task)  # the time that is left counts from here
+        line = f"{row.epoch:5}  {row.train_loss:6.4f}  {row.train_accuracy:6.2%}  {row.test_accuracy:6.2%}"
+        line += f"  {row.seconds:7.1f}"
         if self._has_frames:
             line += f"  {row.frames:10,}  {row.device_seconds:8.1f}  {row.device_joules:8.0f}"
         self._console.print(line)

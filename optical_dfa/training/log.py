@@ -64,13 +64,15 @@ class Result:
         )
 
     def summary(self) -> str:
-        """Accuracy, cost and folder in two lines."""
-        parts = [f"test accuracy {self.test_accuracy:.2%} after {len(self.history)} epochs, {self.seconds:.1f} s of training"]
+        """Accuracy, cost and folder, for people."""
+        accuracy = f"test accuracy {self.test_accuracy:.2%} after {len(self.history)} epochs"
+        lines = [f"{accuracy}, {self.seconds:.1f} s of training"]
         if self.frames:
-            parts.append(f"{self.frames:,} frames, {self.device_seconds:,.1f} s and {self.device_joules:,.0f} J on the device")
+            machine = f"{self.device_seconds:,.1f} s and {self.device_joules:,.0f} J on the modelled machine"
+            lines.append(f"{self.frames:,} frames, {machine}")
         if self.snr_db is not None and math.isfinite(self.snr_db):
-            parts.append(f"measured SNR {self.snr_db:.1f} dB")
-        return "\n".join([*parts, f"run folder {self.folder}"])
+            lines.append(f"measured SNR {self.snr_db:.1f} dB")
+        return "\n".join([*lines, f"run folder {self.folder}"])
 
     def write(self, path: Path) -> None:
         """Write `result.json`."""

@@ -199,7 +199,9 @@ class Run:
     @torch.no_grad()
     def _test_accuracy(self) -> float:
         self.net.eval()
-        batches = zip(self.task.test_images.split(_TEST_BATCH), self.task.test_labels.split(_TEST_BATCH), strict=True)
-        correct = sum(int((self.net(images).argmax(1) == labels).sum()) for images, labels in batches)
+        images, labels, correct = self.task.test_images, self.task.test_labels, 0
+        for first in range(0, len(images), _TEST_BATCH):
+            part = slice(first, first + _TEST_BATCH)
+            correct += int((self.net(images[part]).argmax(1) == labels[part]).sum())
         self.net.train()
-        return correct / len(self.task.test_labels)
+        return correct / len(images)

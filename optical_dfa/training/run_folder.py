@@ -66,7 +66,7 @@ class RunFolder:
         try:
             return parse_marked(self.config.read_text("utf-8")).value
         except (OSError, UnicodeDecodeError, YamlSyntaxError) as error:
-            raise RunFolderError(f"{self.config}: cannot be read ({error}): give the new run its own folder with -o") from None
+            raise RunFolderError(f"{self.config}: cannot be read ({error}): give the run another folder, -o") from None
 
 
 def _differences(saved: Any, now: Any, path: str = "") -> Iterator[str]:

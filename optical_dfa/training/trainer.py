@@ -11,7 +11,7 @@ from torch import Tensor
 from optical_dfa.config import RunConfig
 from optical_dfa.data import load_task
 from optical_dfa.devices import DeviceError
-from optical_dfa.run_errors import TrainingInterrupted
+from optical_dfa.run_errors import LossNotFinite, TrainingInterrupted
 from optical_dfa.training.checkpoint import load_checkpoint, save_checkpoint
 from optical_dfa.training.display import Display
 from optical_dfa.training.interrupt import InterruptGuard
@@ -24,8 +24,8 @@ from optical_dfa.training.run_folder import RunFolder
 def train(config: RunConfig, out_dir: str | Path, *, resume: bool = False, progress: bool = True) -> Result:
     """Train a run to its end, or take it up again where its last checkpoint stands.
 
-    Same configuration, thread count and CPU type: same weights and metrics to the bit, however often the run was stopped
-    and resumed. The test set is looked at after each epoch and decides nothing: the result is that of the last epoch.
+    Same configuration, thread count and CPU type: same weights and metrics to the bit, however often the run was
+    stopped and resumed. The test set is looked at after each epoch and decides nothing: the last epoch is the result.
 
     Args:
         config: what to train.
@@ -34,11 +34,11 @@ def train(config: RunConfig, out_dir: str | Path, *, resume: bool = False, progr
         progress: show progress on standard output.
 
     Returns:
-        The result, which is also in `out_dir`, as `result.json` beside `metrics.csv`, `provenance.json` and `config.yaml`.
+        The result; `out_dir` holds it as `result.json`, beside `metrics.csv`, `provenance.json` and `config.yaml`.
 
     Raises:
         InputError: data, folder or checkpoint cannot be used; nothing was changed.
-        TrainingStopped: a loss that is not finite, Ctrl-C or SIGTERM; the last checkpoint is kept.
+        TrainingError: a loss that is not finite, Ctrl-C or SIGTERM; the last checkpoint is kept.
         optical_dfa.devices.DeviceError: the device failed, the last checkpoint is kept; or the checkpoint belongs to
             another device.
     """
@@ -49,7 +49,7 @@ def train(config: RunConfig, out_dir: str | Path, *, resume: bool = False, progr
     task = load_task(config.task.name, config.task.folder)
     checkpoint = load_checkpoint(folder.checkpoint)
     threads = config.training.threads or (checkpoint["threads"] if checkpoint else None)
-    with _threads(threads), torch.random.fork_rng(devices=[]), Run(config, task) as run:
+    with torch_threads(threads), torch.random.fork_rng(devices=[]), Run(config, task) as run:
         torch.manual_seed(config.training.seed)
         if checkpoint is not None:
             run.load_state_dict(checkpoint)
@@ -64,7 +64,8 @@ def train(config: RunConfig, out_dir: str | Path, *, resume: bool = False, progr
             except Exception as error:
                 if isinstance(error, DeviceError):  # raised by a backward pass, before the step changed anything
                     save_checkpoint(folder.checkpoint, run.state_dict())
-                error.add_note(f"Stopped in {run.position}. The last checkpoint is kept in {folder.path}: resume there.")
+                advice = "" if isinstance(error, LossNotFinite) else ": go on with --resume"
+                error.add_note(f"in {run.position}; the last checkpoint is kept in {folder.path}{advice}")
                 raise
         result = Result.of(folder.path, run.history, run.measured_snr_db())
     result.write(folder.result)
@@ -80,8 +81,8 @@ def _loop(run: Run, folder: RunFolder, display: Display, interrupt: InterruptGua
     training = run.config.training
     while run.epoch < training.epochs:
         order = epoch_order(training.seed, run.epoch, len(run.task.train_images))
-        for batch in order.split(training.batch_size)[run.step :]:
-            run.train_step(batch)
+        for first in range(run.step * training.batch_size, len(order), training.batch_size):
+            run.train_step(order[first : first + training.batch_size])
             display.step()
             steps = run.epoch * run.steps_per_epoch + run.step
             due = training.checkpoint_every_steps and steps % training.checkpoint_every_steps == 0
@@ -95,7 +96,7 @@ def _loop(run: Run, folder: RunFolder, display: Display, interrupt: InterruptGua
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def torch_threads(count: int | None) -> Iterator[None]:
     """Within the block, PyTorch uses that many CPU threads; None: as many as it likes."""
     before = torch.get_num_threads()
     try:

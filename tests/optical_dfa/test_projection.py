@@ -1,0 +1,217 @@
+"""Number formats, errors that are not finite, and what is kept of the displayed vectors."""
+
+import copy
+import gc
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor, nn
+
+from optical_dfa import FeedbackError, NonFiniteError, Ternarize, attach
+from optical_dfa.devices import DeviceClosed, open_device
+
+INPUTS, WIDTH, CLASSES, BATCH = 6, 16, 5, 6
+NAN, INF = float("nan"), float("inf")
+
+
+def make_net(dtype: torch.dtype = torch.float32) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(INPUTS, WIDTH), nn.Tanh(), nn.Linear(WIDTH, CLASSES)).to(dtype)
+
+
+def chosen_error(rows: int = BATCH, seed: int = 0) -> Tensor:
+    """Multiples of 1/8, exact in every float format."""
+    generator = torch.Generator().manual_seed(seed)
+    error = torch.randint(-8, 9, (rows, CLASSES), generator=generator) / 8
+    error[:, 0] = 1.0
+    return error
+
+
+def shown(error: Tensor) -> npt.NDArray[np.int8]:
+    """Ternary vectors of relative threshold 0.5; rows that are not finite are dark."""
+    vectors = np.zeros(error.shape, np.int8)
+    for row, entries in enumerate(error.tolist()):
+        if np.isfinite(entries).all():
+            largest = max(abs(e) for e in entries)
+            vectors[row] = [(e > largest / 2) - (e < -largest / 2) for e in entries]
+    return vectors
+
+
+def feedback_by_hand(error: Tensor, matrix: npt.NDArray[np.float32] | None) -> npt.NDArray[np.float64]:
+    """1/√d · T · t · ‖e‖/‖t‖ of each row, float64 (rows, WIDTH)."""
+    assert matrix is not None
+    vectors = shown(error).astype(np.float64)
+    lengths = np.linalg.norm(error.double().numpy(), axis=1) / np.linalg.norm(vectors, axis=1)
+    result: npt.NDArray[np.float64] = (lengths[:, None] * vectors) @ matrix.T.astype(np.float64) / np.sqrt(WIDTH)
+    return result
+
+
+def backward(net: nn.Module, error: Tensor) -> Tensor:
+    """A step whose error at the output is exactly `error`; the gradient at the output of the first layer."""
+    found: list[Tensor] = []
+
+    def keep(_module: nn.Module, _args: object, a: Tensor) -> None:
+        a.register_hook(found.append)
+
+    hook = net[0].register_forward_hook(keep)  # type: ignore[index]
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(len(error), INPUTS, generator=generator).to(error.dtype)
+    net(x).backward(error)
+    hook.remove()
+    return found[0]
+
+
+# ---- not finite
+
+
+@pytest.mark.parametrize("ternarize", [Ternarize(), None], ids=["ternary", "real"])
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_a_row_that_is_not_finite_raises_and_nothing_is_displayed(bad: float, ternarize: Ternarize | None) -> None:
+    net, error = make_net(), chosen_error()
+    error[2, 1] = bad
+    error[4] = bad
+    with attach(net, after=nn.Tanh, device="digital", ternarize=ternarize) as feedback:
+        with pytest.raises(NonFiniteError, match=r"2 of 6 error vectors hold NaN or infinity: .*nonfinite='nan'"):
+            backward(net, error)
+        assert feedback.device.usage.vectors == 0
+        assert feedback.sample is None
+        assert net[0].weight.grad is None
+        backward(net, chosen_error())
+        assert feedback.device.usage.vectors == BATCH
+
+
+def test_rows_that_are_not_finite_get_nan_and_are_not_displayed() -> None:
+    net, error = make_net(), chosen_error()
+    error[2, 1] = NAN
+    error[4, 0] = INF
+    bad = [2, 4]
+    good = [0, 1, 3, 5]
+    device = {"name": "emulator", "preset": "ideal"}
+    with attach(net, after=nn.Tanh, device=device, nonfinite="nan") as feedback:
+        assert feedback.nonfinite_rows == 0
+        found = backward(net, error)
+        assert found[bad].isnan().all()
+        assert found[good].isfinite().all()
+        slope = (found / backward(net, chosen_error()))[good]  # the same rows in a batch without bad ones
+        assert torch.equal(slope, torch.ones_like(slope))
+        assert feedback.nonfinite_rows == 2
+        assert (feedback.sample[:BATCH] == shown(error)).all()
+        halves = np.stack([shown(error) > 0, shown(error) < 0]).any(2)
+        assert not halves[:, bad].any()
+        whole = np.stack([shown(chosen_error()) > 0, shown(chosen_error()) < 0]).any(2)
+        assert feedback.device.usage.frames == 4 * (halves.sum() + whole.sum())
+
+
+def test_a_grad_scaler_skips_the_step_that_overflows() -> None:
+    """Scaled by 2^100 the error overflows; the scaler backs off, and the next step is taken."""
+    net, error = make_net(), chosen_error() * 2.0**30
+    before = copy.deepcopy(net.state_dict())
+    optimiser = torch.optim.SGD(net.parameters(), 1e-9)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**100, backoff_factor=2.0**-60)
+    skipped = []
+    with attach(net, after=nn.Tanh, device="digital", nonfinite="nan") as feedback:
+        for _ in range(2):
+            optimiser.zero_grad()
+            x = torch.randn(BATCH, INPUTS, generator=torch.Generator().manual_seed(3))
+            scaler.scale((net(x) * error).sum()).backward()
+            scaler.step(optimiser)
+            scaler.update()
+            skipped.append(all(torch.equal(p, before[name]) for name, p in net.state_dict().items()))
+        assert feedback.nonfinite_rows == BATCH
+    assert skipped == [True, False]
+
+
+# ---- number formats
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float64, 1e-6), (torch.float32, 1e-6), (torch.float16, 4e-3), (torch.bfloat16, 3e-2)],
+)
+def test_gradients_keep_the_format_of_the_net(dtype: torch.dtype, tolerance: float) -> None:
+    """The projection is float32; the gradient of each parameter is what the formula says, in its own format."""
+    net, error = make_net(dtype), chosen_error()
+    exact = copy.deepcopy(net).double()
+    with attach(net, after=nn.Tanh, device="digital") as feedback:
+        at_first_layer = backward(net, error.to(dtype))
+        matrix = feedback.device.effective_matrix()
+    x = torch.randn(BATCH, INPUTS, generator=torch.Generator().manual_seed(3)).to(dtype).double()
+    h = exact[:2](x).detach()
+    delta = torch.from_numpy(feedback_by_hand(error, matrix)) * (1 - h**2)
+    expected = {"0.weight": delta.T @ x, "0.bias": delta.sum(0), "2.weight": error.double().T @ h, "2.bias": error.sum(0)}
+    assert at_first_layer.dtype == dtype
+    for name, p in net.named_parameters():
+        assert p.grad is not None
+        assert p.grad.dtype == dtype
+        distance = (p.grad.double() - expected[name]).norm() / expected[name].norm()
+        assert distance < tolerance, name
+
+
+def test_real_errors_reach_the_device_as_float32() -> None:
+    net, error = make_net(torch.float64), chosen_error().double() / 3
+    with attach(net, after=nn.Tanh, device="digital", ternarize=None) as feedback:
+        backward(net, error)
+        assert feedback.sample.dtype == np.float32
+        assert (feedback.sample == error.numpy().astype(np.float32)).all()
+
+
+# ---- the sample
+
+
+def test_the_sample_is_the_last_256_vectors() -> None:
+    net = make_net()
+    errors = [chosen_error(rows, seed) for seed, rows in enumerate((100, 100, 100, 300, 20))]
+    everything = np.concatenate([shown(error) for error in errors])
+    ends = np.cumsum([len(error) for error in errors])
+    with attach(net, after=nn.Tanh, device="digital") as feedback:
+        assert feedback.sample is None
+        for error, end in zip(errors, ends, strict=True):
+            backward(net, error)
+            assert feedback.sample.dtype == np.int8
+            assert np.array_equal(feedback.sample, everything[max(0, end - 256) : end])
+
+
+# ---- a feedback or device that is gone
+
+
+def test_a_backward_after_close_says_so() -> None:
+    net, error = make_net(), chosen_error()
+    feedback = attach(net, after=nn.Tanh, device="digital")
+    net(torch.randn(BATCH, INPUTS)).backward(error)
+    output = net(torch.randn(BATCH, INPUTS))
+    feedback.close()
+    with pytest.raises(DeviceClosed, match="is closed"):
+        output.backward(error)
+
+
+def test_a_first_backward_after_close_opens_no_device() -> None:
+    """It would never be closed again."""
+    net = make_net()
+    feedback = attach(net, after=nn.Tanh, device="digital")
+    output = net(torch.randn(BATCH, INPUTS))
+    feedback.close()
+    with pytest.raises(FeedbackError, match=r"closed: run the backward pass before its close\(\)"):
+        output.backward(chosen_error())
+    with pytest.raises(FeedbackError, match="sized to the net at the first backward pass"):
+        _ = feedback.device
+
+
+def test_a_backward_after_the_feedback_is_gone_says_so() -> None:
+    net = make_net()
+    feedback = attach(net, after=nn.Tanh, device="digital")
+    output = net(torch.randn(BATCH, INPUTS))
+    feedback.detach()
+    del feedback
+    gc.collect()
+    with pytest.raises(RuntimeError, match="no longer exists: keep the object that attach returned"):
+        output.backward(chosen_error())
+
+
+def test_a_closed_device_of_ones_own_says_so() -> None:
+    net = make_net()
+    device = open_device("digital", n_inputs=CLASSES, n_outputs=WIDTH)
+    device.close()
+    with attach(net, after=nn.Tanh, device=device), pytest.raises(DeviceClosed, match=r"call its open\(\)"):
+        backward(net, chosen_error())

@@ -2,6 +2,7 @@
 
     python benchmarks/matrix_battery.py run -o docs/decisions/0001-battery.json     # all streams, hours
     python benchmarks/matrix_battery.py run --stream inputs --seed 5                # one of them
+    python benchmarks/matrix_battery.py summary docs/decisions/0001-battery.json    # the record as a table
     python benchmarks/matrix_battery.py emit inputs 5 | dieharder -a -g 200         # by hand
 
 Needs Debian's `dieharder`. Each stream is endless and orders the same words differently, so that neighbours of one kind
@@ -134,6 +135,24 @@ def run(streams: list[str], seed: int, output: Path | None) -> int:
     return len(failed)
 
 
+def summary(record: Path) -> None:
+    """Print a Markdown table of a record: p-values, smallest and largest, and what was called WEAK or FAILED."""
+    rows = json.loads(record.read_text())
+    print("| stream | p-values | smallest | largest | first run not PASSED | of them PASSED on fresh seeds |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    for stream in STREAMS:
+        mine = [row for row in rows if row["stream"] == stream]
+        first_seed = min(row["seed"] for row in mine)
+        suspects = [row for row in mine if row["seed"] == first_seed and row["assessment"] != "PASSED"]
+        cleared = 0
+        for suspect in suspects:
+            name = (suspect["test"], suspect["ntuple"])
+            repeats = [row for row in mine if (row["test"], row["ntuple"]) == name and row["seed"] != first_seed]
+            cleared += all(row["assessment"] == "PASSED" for row in repeats)
+        p = [row["p"] for row in mine]
+        print(f"| {stream} | {len(p)} | {min(p):.6f} | {max(p):.6f} | {len(suspects)} | {cleared} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -144,9 +163,12 @@ def main() -> None:
     running.add_argument("--stream", choices=STREAMS, action="append")
     running.add_argument("--seed", type=int, default=1)
     running.add_argument("-o", "--output", type=Path)
+    commands.add_parser("summary").add_argument("record", type=Path)
     args = parser.parse_args()
     if args.command == "emit":
         emit(args.stream, args.seed)
+    elif args.command == "summary":
+        summary(args.record)
     else:
         sys.exit(run(args.stream or list(STREAMS), args.seed, args.output) > 0)
 

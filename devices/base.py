@@ -231,7 +231,9 @@ class ProjectionDevice(abc.ABC):
         if self.info.accepts_real:
             accepted += f", or finite float32 (batch, {self.info.n_inputs})"
         if not isinstance(vectors, np.ndarray):
-            raise InvalidVectors(f"device {self.info.name!r} takes NumPy arrays, {accepted}; got {type(vectors).__name__}")
+            raise InvalidVectors(
+                f"device {self.info.name!r} takes NumPy arrays, {accepted}; got {type(vectors).__name__}"
+            )
         given = f"{vectors.dtype} {vectors.shape}"
         if vectors.ndim != 2 or vectors.shape[1] != self.info.n_inputs:
             raise InvalidVectors(f"device {self.info.name!r} takes {accepted}; got {given}")
@@ -240,7 +242,9 @@ class ProjectionDevice(abc.ABC):
                 raise InvalidVectors(f"device {self.info.name!r} takes {accepted}; got {given} with NaN or infinity")
             return
         if vectors.dtype != np.int8:
-            advice = "encode real vectors first (optical_dfa.Ternarize)" if vectors.dtype.kind == "f" else "convert them"
+            advice = (
+                "encode real vectors first (optical_dfa.Ternarize)" if vectors.dtype.kind == "f" else "convert them"
+            )
             raise InvalidVectors(f"device {self.info.name!r} takes {accepted}; got {given}: {advice}")
         if vectors.size and (int(vectors.min()) < -1 or int(vectors.max()) > 1):
             raise InvalidVectors(

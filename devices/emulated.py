@@ -15,7 +15,8 @@ from optical_dfa.devices.identity import emulated_matrix_identity
 from optical_dfa.devices.presets import Preset, load_preset
 from optical_dfa.devices.readout import PhaseStepping
 from optical_dfa.emulator import EmulatedBench, FrameStamp
-from optical_dfa.emulator.matrix import UNIT, VARIANCE
+from optical_dfa.emulator.checks import require
+from optical_dfa.emulator.matrix import UNIT, VARIANCE, check_geometry
 from optical_dfa.emulator.numpy_product import DEFAULT_MEMORY_BUDGET_BYTES
 
 CHUNK_BYTES = 1 << 25
@@ -26,9 +27,9 @@ SATURATED_FRACTION = 0.01
 
 
 class EmulatedDevice(ProjectionDevice):
-    """A ternary vector is shown as two binary patterns, + and -, each read by four-step phase stepping.
+    """The emulated optical bench: DMD frames, speckle, camera noise and quantisation, readout.
 
-    A pattern without an ON feature is not displayed: its field is zero.
+    A ternary vector is shown as two binary patterns, + and -, each read by four-step phase stepping. A pattern without an ON feature is not displayed: its field is zero.
 
     Args:
         n_inputs: length of the vectors, at most the mirrors of the DMD.
@@ -37,7 +38,8 @@ class EmulatedDevice(ProjectionDevice):
         preset: name of a bench preset, or a `Preset`.
         stream: which sequence of noise; None: the rank of this process (environment variable RANK), else 0.
         memory_budget_bytes: T is stored (int8) if it fits, otherwise made anew for each call.
-        overrides: sections of the preset to change, for instance `camera={"read_noise_e": 20}`.
+        photometry, camera, apparatus: values of that section of the preset to change, for instance
+            `camera={"read_noise_e": 20}`.
     """
 
     def __init__(
@@ -49,16 +51,23 @@ class EmulatedDevice(ProjectionDevice):
         preset: str | Preset = "phase-stepping",
         stream: int | None = None,
         memory_budget_bytes: int = DEFAULT_MEMORY_BUDGET_BYTES,
-        **overrides: Any,
+        photometry: Mapping[str, Any] | None = None,
+        camera: Mapping[str, Any] | None = None,
+        apparatus: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        check_geometry(n_inputs, n_outputs, seed)
+        sections = {"photometry": photometry, "camera": camera, "apparatus": apparatus}
+        overrides = {name: values for name, values in sections.items() if values is not None}
         self.preset = load_preset(preset, overrides)
         bench = EmulatedBench(n_inputs, -(-n_outputs // 2), seed, self.preset.bench, memory_budget_bytes)
-        photometry = self.preset.bench.photometry
+        light = self.preset.bench.photometry
         self._bench = bench
-        self._readout = PhaseStepping(bench, photometry.reference_e)
-        self._unit = np.float32(1 / math.sqrt(photometry.signal_e_per_feature / 2))
-        self._stream = int(os.environ.get("RANK", "0")) if stream is None else stream
+        self._readout = PhaseStepping(bench, light.reference_e)
+        self._unit = np.float32(1 / math.sqrt(light.signal_e_per_feature / 2))
+        self._stream = _rank() if stream is None else stream
+        accepted = isinstance(self._stream, int) and not isinstance(self._stream, bool) and 0 <= self._stream < 1 << 64
+        require(accepted, "stream", self._stream, "an int from 0 to 2^64 - 1")
         self._next_frame = 0
         self._warned = False
         self.matrix_identity = emulated_matrix_identity(seed)
@@ -92,10 +101,10 @@ class EmulatedDevice(ProjectionDevice):
         for first in range(0, len(vectors), chunk):
             part = slice(first, first + chunk)
             self._project_chunk(vectors[part], fields[part], usage)
-        self._next_frame += usage.frames
         usage.device_seconds = usage.frames * self._bench.frame_time_us * 1e-6
         usage.device_joules = usage.device_seconds * self.preset.bench.apparatus.power_w
-        self._warn_if_saturated(usage)
+        self._warn_if_saturated(usage)  # raises where warnings are errors: before anything is counted
+        self._next_frame += usage.frames
         return fields, usage
 
     def _project_chunk(self, vectors: npt.NDArray[Any], fields: Fields, usage: Usage) -> None:
@@ -129,6 +138,13 @@ class EmulatedDevice(ProjectionDevice):
 
     def _restore_position(self, position: Mapping[str, Any]) -> None:
         self._stream, self._next_frame = int(position["stream"]), int(position["frame"])
+
+
+def _rank() -> int:
+    """Rank of this process among those of a distributed run; 0 outside one."""
+    rank = os.environ.get("RANK", "0")
+    require(rank.isdecimal(), "environment variable RANK", rank, "a whole number, 0 or more")
+    return int(rank)
 
 
 def _is_exact(preset: Preset) -> bool:

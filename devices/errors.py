@@ -15,6 +15,10 @@
 Every message says what was given, what is accepted and what to do.
 """
 
+from collections.abc import Iterable
+
+from optical_dfa.devices.faults import Fault
+
 
 class DeviceError(Exception):
     """Base of every error of a projection device."""
@@ -25,7 +29,15 @@ class UnknownDevice(DeviceError):
 
 
 class InvalidConfig(DeviceError):
-    """An option of a device is unknown, mistyped or out of range."""
+    """An option of a device is unknown, mistyped or out of range.
+
+    Attributes:
+        faults: what is wrong at which option, as far as that is known one by one; a file reader adds the lines.
+    """
+
+    def __init__(self, message: str, faults: Iterable[Fault] = ()) -> None:
+        super().__init__(message)
+        self.faults = tuple(faults)
 
 
 class InvalidVectors(DeviceError, ValueError):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -18,6 +18,11 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{'.'.join(map(str, self.path))}: {self.message}" if self.path else self.message
+
+
+def listed(faults: Sequence[Fault]) -> str:
+    """Faults as the end of a message: one on the same line, several on a line each."""
+    return f" {faults[0]}" if len(faults) == 1 else "".join(f"\n  {fault}" for fault in faults)
 
 
 def nearest(name: object, known: Iterable[str]) -> str:

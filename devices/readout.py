@@ -61,7 +61,9 @@ class PhaseStepping:
 
     def __init__(self, bench: Bench, reference_e: float) -> None:
         if not (bench.info.has_reference and bench.info.has_phase_modulator):
-            raise ValueError("phase stepping needs a bench with a reference arm and a phase modulator; this one has not both")
+            raise ValueError(
+                "phase stepping needs a bench with a reference arm and a phase modulator; this one has not both"
+            )
         self._bench = bench
         self._scale = 1 / (4 * math.sqrt(reference_e) * bench.info.gain_dn_per_e)
         self._phases = np.arange(4) * (math.pi / 2)

@@ -14,7 +14,7 @@ from optical_dfa.devices.base import DeviceInfo, ProjectionDevice
 from optical_dfa.devices.digital import DigitalDevice
 from optical_dfa.devices.emulated import EmulatedDevice
 from optical_dfa.devices.errors import DeviceError, DeviceUnavailable, InvalidConfig, UnknownDevice
-from optical_dfa.devices.faults import nearest, unknown_key
+from optical_dfa.devices.faults import Fault, listed, nearest, unknown_key
 
 ENTRY_POINT_GROUP = "optical_dfa.devices"
 
@@ -57,21 +57,22 @@ def make_device(name: str, **config: Any) -> ProjectionDevice:
         UnknownDevice, InvalidConfig, DeviceUnavailable: the message lists what is known or accepted.
     """
     factory = _factory(name)
-    signature = inspect.signature(factory)
-    parameters = signature.parameters.values()
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        faults = [f"{key}: {unknown_key(key, signature.parameters)}" for key in config if key not in signature.parameters]
-        if faults:
-            raise InvalidConfig(f"device {name!r} cannot be made:\n" + "\n".join(f"  {fault}" for fault in faults))
-    missing = [p.name for p in parameters if p.default is p.empty and p.kind is p.KEYWORD_ONLY and p.name not in config]
-    if missing:
-        raise InvalidConfig(f"device {name!r} needs {' and '.join(missing)}: give them, for instance {missing[0]}=1000")
-    try:
-        return factory(**config)
-    except DeviceError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise InvalidConfig(f"device {name!r} cannot be made: {error}") from error
+    options = inspect.signature(factory).parameters
+    open_ended = any(option.kind is option.VAR_KEYWORD for option in options.values())
+    known = {key: value for key, value in config.items() if open_ended or key in options}
+    faults = [Fault((key,), unknown_key(key, options)) for key in config if key not in known]
+    required = [o.name for o in options.values() if o.default is o.empty and o.kind is not o.VAR_KEYWORD]
+    faults += [Fault((key,), "missing; it must be given") for key in required if key not in config]
+    if known.keys() >= set(required):
+        try:
+            device = factory(**known)
+        except InvalidConfig as error:
+            faults += error.faults or [Fault((), str(error))]
+        except (TypeError, ValueError) as error:
+            faults.append(Fault((), str(error)))
+    if faults:
+        raise InvalidConfig(f"device {name!r} cannot be made:{listed(faults)}", faults)
+    return device
 
 
 def open_device(name: str, **config: Any) -> ProjectionDevice:
@@ -115,7 +116,9 @@ def _third_party() -> dict[str, EntryPoint]:
     points = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
     taken = sorted(points.keys() & _BUILT_IN.keys())
     if taken:
-        raise InvalidConfig(f"entry point {points[taken[0]].value!r} offers a device called {taken[0]!r}, which is ours: rename it")
+        raise InvalidConfig(
+            f"entry point {points[taken[0]].value!r} offers a device called {taken[0]!r}, which is ours: rename it"
+        )
     return points
 
 

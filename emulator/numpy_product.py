@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from optical_dfa.emulator.checks import require
 from optical_dfa.emulator.hashing import hash_words
 from optical_dfa.emulator.matrix import (
     TABLE,
@@ -68,6 +69,8 @@ class NumpyProduct:
         self, n_inputs: int, n_outputs: int, seed: int, memory_budget_bytes: int = DEFAULT_MEMORY_BUDGET_BYTES
     ) -> None:
         check_geometry(n_inputs, n_outputs, seed)
+        number = isinstance(memory_budget_bytes, int | float) and not isinstance(memory_budget_bytes, bool)
+        require(number and memory_budget_bytes >= 0, "memory_budget_bytes", memory_budget_bytes, "a number ≥ 0, bytes")
         self.n_inputs, self.n_outputs, self.seed = n_inputs, n_outputs, seed
         size = n_inputs * n_outputs
         fits = size <= memory_budget_bytes

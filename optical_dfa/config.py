@@ -62,10 +62,10 @@ class TrainingConfig(_Section):
 
 
 class TernarizeConfig(_Section):
-    """How the error is turned into -1, 0, +1."""
+    """How the error is turned into -1, 0, +1. The rules are those of `optical_dfa.Ternarize`, which needs torch."""
 
     threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    """See `optical_dfa.Ternarize`; null: the default of the kind."""
+    """null: the default of the kind."""
     kind: Literal["relative", "absolute", "stochastic"] = "relative"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the stochastic kind."""

@@ -21,7 +21,7 @@ _OPENML = {"mnist": "mnist_784", "fashion-mnist": "Fashion-MNIST"}
 _N_TRAIN = 60_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageTask:
     """Images to be classified.
 
@@ -158,5 +158,5 @@ def _sklearn(module: str) -> Any:
         return import_module(f"sklearn.{module}")
     except ImportError as error:
         raise DataError(
-            f"this task needs scikit-learn ({error}): pip install 'optical-dfa[data]', or use task mnist with a folder"
+            f"this task needs scikit-learn ({error}): pip install 'optical_dfa[data]', or use task mnist with a folder"
         ) from None

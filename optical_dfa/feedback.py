@@ -179,7 +179,9 @@ class Feedback:
             FeedbackError: no training forward has run yet (uncompiled, in mode `dfa`).
         """
         if self._reached is None:
-            raise FeedbackError("the audit reads the graph of a training forward: run one (uncompiled, mode 'dfa') first")
+            raise FeedbackError(
+                "the audit reads the graph of a training forward: run one (uncompiled, mode 'dfa') first"
+            )
         return make_audit(self._net, self._reached)
 
     def state_dict(self) -> dict[str, Any]:
@@ -241,9 +243,9 @@ class Feedback:
             return None
         if not torch.is_grad_enabled():
             raise FeedbackError(
-                f"feedback point {name!r} ran without gradients inside a forward with gradients, so it would get none: call "
-                "torch.utils.checkpoint.checkpoint with use_reentrant=False; leave the point out of after= if its block is "
-                "meant to be frozen"
+                f"feedback point {name!r} ran without gradients inside a forward with gradients, so it would get none: "
+                "call torch.utils.checkpoint.checkpoint with use_reentrant=False; leave the point out of after= if its "
+                "block is meant to be frozen"
             )
         if self._mode == "dfa":
             call.tokens.append((name, Branch.apply(h)))  # type: ignore[no-untyped-call]
@@ -302,10 +304,14 @@ class Feedback:
                 "attach only to modules that every forward calls"
             )
         if not call.tapped:
-            raise FeedbackError("the module named by error_at did not run in this forward, so no point would get a gradient")
+            raise FeedbackError(
+                "the module named by error_at did not run in this forward, so no point would get a gradient"
+            )
         if call.tokens:
             names = [name for name, _ in call.tokens]
-            raise FeedbackError(f"feedback points {names} ran after the module named by error_at and would get no gradient")
+            raise FeedbackError(
+                f"feedback points {names} ran after the module named by error_at and would get no gradient"
+            )
 
     # ---- inside
 
@@ -318,7 +324,9 @@ class Feedback:
 
     def _identity(self) -> dict[str, Any]:
         encoder = self._projector.encoder
-        ternarize = None if encoder is None else {"threshold": encoder.threshold, "kind": encoder.kind, "seed": encoder.seed}
+        ternarize = (
+            None if encoder is None else {"threshold": encoder.threshold, "kind": encoder.kind, "seed": encoder.seed}
+        )
         return {"points": list(self.points), "layout": self._layout, "ternarize": ternarize}
 
 
@@ -387,7 +395,9 @@ def _find_points(
     modules: Mapping[str, nn.Module], after: type[nn.Module] | tuple[type[nn.Module], ...] | Sequence[str]
 ) -> dict[str, nn.Module]:
     if isinstance(after, str):
-        raise AttachError(f"after={after!r} must be a list of names, a module class or a tuple of them: write [{after!r}]")
+        raise AttachError(
+            f"after={after!r} must be a list of names, a module class or a tuple of them: write [{after!r}]"
+        )
     if not isinstance(after, type | Iterable):
         raise AttachError(f"after={after!r} must be a list of names, a module class or a tuple of them")
     wanted = (after,) if isinstance(after, type) else tuple(after)
@@ -433,14 +443,16 @@ def _reset_compiler() -> None:
     """A net compiled before it was attached would go on without feedback (measured): forget compiled code."""
     import torch._dynamo  # noqa: PLC0415  # costs a second; torch's optimisers import it anyway
 
-    if torch._dynamo.utils.counters["frames"]["total"]:
+    if torch._dynamo.convert_frame.output_codes.seen:  # the public counters of frames miss fullgraph=True
         warnings.warn("attach resets torch.compile: code compiled so far knows nothing of the feedback", stacklevel=3)
         torch._dynamo.reset()
 
 
 def _require_tensor(value: Any, what: str) -> None:
     if not isinstance(value, Tensor):
-        raise FeedbackError(f"{what} gave a {type(value).__name__}; feedback needs a tensor: name a module that gives one")
+        raise FeedbackError(
+            f"{what} gave a {type(value).__name__}; feedback needs a tensor: name a module that gives one"
+        )
 
 
 def _leaves_by_name(tokens: Sequence[tuple[str, Tensor]]) -> dict[str, frozenset[int]]:

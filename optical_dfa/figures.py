@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette: told apart with any colour vision
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+DASHES = ((), (), (), (4, 2), (), (1, 1))  # two curves that coincide both stay visible
 
 
 def learning_curves(curves: Mapping[str, Sequence[Sequence[float]]], title: str, path: Path) -> None:
@@ -26,22 +27,23 @@ def learning_curves(curves: Mapping[str, Sequence[Sequence[float]]], title: str,
         title: of the figure.
         path: PNG file to write.
     """
-    figure, (whole, close) = _subplots(1, 2, (9.6, 4.0))
+    figure, (whole, close) = _subplots(1, 2, (9.6, 4.2))
     for axes in (whole, close):
-        for (method, runs), colour in zip(curves.items(), COLOURS, strict=False):
+        for (method, runs), colour, dashes in zip(curves.items(), COLOURS, DASHES, strict=False):
             accuracy = 100 * np.asarray(runs, np.float64)
             epochs = np.arange(1, accuracy.shape[1] + 1)
-            axes.plot(epochs, accuracy.mean(0), color=colour, label=method, linewidth=1.8)
+            axes.plot(epochs, accuracy.mean(0), color=colour, label=method, linewidth=1.8, dashes=dashes)
             axes.fill_between(epochs, accuracy.min(0), accuracy.max(0), color=colour, alpha=0.18, linewidth=0)
         axes.set(xlabel="epoch", ylabel="test accuracy (%)")
         axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
     last = np.array([100 * np.mean([run[-1] for run in runs]) for runs in curves.values()])
     top = float(last.max())
     # the methods that learn lie within a point or two; the control, ten points below, stays in the left panel
     close.set_ylim(min(float(last[last > top - 4].min()) - 2, top - 3), top + 1)
     whole.set_title("all of it", fontsize=10)
     close.set_title("the last points", fontsize=10)
-    close.legend(loc="lower right", fontsize=9, framealpha=0.9)
+    figure.legend(*whole.get_legend_handles_labels(), loc="outside lower center", ncols=len(curves), fontsize=9, frameon=False)
     figure.suptitle(title)
     _save(figure, path)
 

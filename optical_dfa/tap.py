@@ -85,8 +85,8 @@ def check_shapes(error: Sequence[int], point: Sequence[int], name: str) -> None:
     """
     if not error or len(error) == 1 < len(point):
         raise FeedbackShapeError(
-            f"feedback point {name!r} has shape {tuple(point)}, the error {tuple(error)}: its samples and its features cannot "
-            "be told apart. Name the module whose output is (samples, features) with error_at="
+            f"feedback point {name!r} has shape {tuple(point)}, the error {tuple(error)}: its samples and its features "
+            "cannot be told apart. Name the module whose output is (samples, features) with error_at="
         )
     error_positions, point_positions = leading(error), leading(point)
     if point_positions[: len(error_positions)] != error_positions:

@@ -13,7 +13,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from optical_dfa.devices.errors import InvalidConfig
-from optical_dfa.devices.faults import nearest, validation_faults
+from optical_dfa.devices.faults import Fault, listed, nearest, validation_faults
 from optical_dfa.emulator import BenchParameters
 
 _PARAMETERS = TypeAdapter(BenchParameters)
@@ -49,15 +49,16 @@ def load_preset(preset: str | Preset, overrides: Mapping[str, Any] | None = None
     else:
         known = preset_names()
         if preset not in known:
-            raise InvalidConfig(f"unknown preset {preset!r}.{nearest(preset, known)} Known: {', '.join(known)}")
+            message = f"unknown preset {preset!r}.{nearest(preset, known)} Known: {', '.join(known)}"
+            raise InvalidConfig(message, [Fault(("preset",), message)])
         values = yaml.safe_load(resources.files(__name__).joinpath(f"{preset}.yaml").read_text("utf-8"))
         name, description = preset, values.pop("description")
     try:
         # as JSON, because pydantic's strict mode (no "4" for 4, no true for 1.0) takes mappings for dataclasses only there
         bench = _PARAMETERS.validate_json(json.dumps(_merged(values, overrides or {})))
     except ValidationError as error:
-        faults = "\n".join(f"  {fault}" for fault in validation_faults(error, BenchParameters))
-        raise InvalidConfig(f"preset {name!r} with these overrides is not valid:\n{faults}") from None
+        faults = list(validation_faults(error, BenchParameters))
+        raise InvalidConfig(f"preset {name!r} with these overrides is not valid:{listed(faults)}", faults) from None
     return Preset(name, description, bench)
 
 

@@ -24,7 +24,7 @@ class Display:
         self._has_frames = run.feedback is not None and run.feedback.device.info.frames_per_vector > 0
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(bar_width=None),
+            BarColumn(bar_width=10),
             TextColumn("{task.completed}/{task.total}"),
             TextColumn("{task.fields[metrics]}"),
             TimeRemainingColumn(compact=True),
@@ -53,7 +53,7 @@ class Display:
     def step(self) -> None:
         """Show where the run is after a step."""
         totals = self._run.totals
-        metrics = f"loss {totals.loss / totals.images:.4f}  train {totals.correct / totals.images:.2%}"
+        metrics = f"loss {totals.loss / totals.images:.4f}  train {totals.correct / totals.images:.1%}"
         self._bar.update(
             self._task,
             completed=self._run.step,

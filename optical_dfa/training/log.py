@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from optical_dfa.files import write_text_whole
+from optical_dfa.run_errors import RunFolderError
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ class Result:
 
     def summary(self) -> str:
         """Accuracy, cost and folder, for people."""
-        accuracy = f"test accuracy {self.test_accuracy:.2%} after {len(self.history)} epochs"
-        lines = [f"{accuracy}, {self.seconds:.1f} s of training"]
+        epochs = f"{len(self.history)} epoch{'s' * (len(self.history) > 1)}"
+        lines = [f"test accuracy {self.test_accuracy:.2%} after {epochs}, {self.seconds:.1f} s of training"]
         if self.frames:
             machine = f"{self.device_seconds:,.1f} s and {self.device_joules:,.0f} J on the modelled machine"
             lines.append(f"{self.frames:,} frames, {machine}")
@@ -74,16 +75,24 @@ class Result:
             lines.append(f"measured SNR {self.snr_db:.1f} dB")
         return "\n".join([*lines, f"run folder {self.folder}"])
 
+    def as_dict(self) -> dict[str, Any]:
+        """Every value but the folder, which may be moved."""
+        values = asdict(self)
+        del values["folder"]
+        return values
+
     def write(self, path: Path) -> None:
         """Write `result.json`."""
-        values = asdict(self)
-        del values["folder"]  # a run may be moved
-        write_json(path, values)
+        write_json(path, self.as_dict())
 
     @classmethod
     def read(cls, path: Path) -> "Result":
-        """Read a `result.json` that `write` wrote."""
-        values = json.loads(path.read_text("utf-8"))
+        """Read a `result.json` that `write` wrote.
+
+        Raises:
+            RunFolderError: it is damaged.
+        """
+        values = read_json(path)
         snr_db, history = values["snr_db"], tuple(EpochMetrics(**row) for row in values["history"])
         return cls.of(path.parent, history, None if snr_db is None else float(snr_db))
 
@@ -100,6 +109,18 @@ def write_metrics(path: Path, history: Sequence[EpochMetrics]) -> None:
 def write_json(path: Path, values: Any) -> None:
     """Write JSON for any reader: infinite and undefined numbers become text, which `float` understands."""
     write_text_whole(path, json.dumps(_finite(values), indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read what `write_json` wrote.
+
+    Raises:
+        RunFolderError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise RunFolderError(f"{path}: damaged ({error}): delete it and --resume; what it held is made again") from None
 
 
 def _finite(value: Any) -> Any:

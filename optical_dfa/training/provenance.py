@@ -1,7 +1,6 @@
 """Where a run comes from: configuration, data, device, and every process that worked on it."""
 
 import dataclasses
-import json
 import os
 import platform
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 
 import optical_dfa
-from optical_dfa.training.log import write_json
+from optical_dfa.training.log import read_json, write_json
 from optical_dfa.training.run import Run
 
 
@@ -23,7 +22,7 @@ def write_provenance(path: Path, run: Run) -> None:
         path: the file.
         run: the run, at the position where this process takes it up.
     """
-    sessions = json.loads(path.read_text("utf-8"))["sessions"] if path.exists() else []
+    processes = read_json(path)["processes"] if path.exists() else []
     device = None if run.feedback is None else run.feedback.device
     values = {
         "config": run.config.as_dict(),
@@ -35,12 +34,12 @@ def write_provenance(path: Path, run: Run) -> None:
             "pixel_std": run.task.pixel_std,
         },
         "device": device and {"fingerprint": device.fingerprint, **dataclasses.asdict(device.info)},
-        "sessions": [*sessions, {"from": run.position, **_session()}],
+        "processes": [*processes, {"from": run.position, **_process()}],
     }
     write_json(path, values)
 
 
-def _session() -> dict[str, Any]:
+def _process() -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "optical_dfa": optical_dfa.__version__,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from optical_dfa.config import RunConfig
-from optical_dfa.files import write_text_whole
+from optical_dfa.files import PART, write_text_whole
 from optical_dfa.run_errors import RunFolderError
 from optical_dfa.yaml_marks import YamlSyntaxError, parse_marked
 
@@ -40,7 +40,8 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise RunFolderError(f"{self.path}: is a file: give the run a folder with -o")
         holds_run = self.config.exists()
-        if not holds_run and self.path.exists() and any(self.path.iterdir()):
+        others = self.path.exists() and any(file.suffix != PART for file in self.path.iterdir())
+        if not holds_run and others:
             raise RunFolderError(f"{self.path}: holds other files and no run: give the run its own folder with -o")
         if resume and not holds_run:
             raise RunFolderError(f"{self.path}: holds no run to resume: leave out --resume, or name its folder with -o")
@@ -57,9 +58,11 @@ class RunFolder:
             verb = "show its result" if self.finished else "continue it"
             raise RunFolderError(f"{self.path}: holds {state}: --resume to {verb}, or -o another folder for a new one")
 
-    def create(self, config: RunConfig) -> None:
-        """Make the folder and write `config.yaml` to it."""
+    def prepare(self, config: RunConfig) -> None:
+        """Make the folder with its `config.yaml`, and remove what a killed process left half written."""
         self.path.mkdir(parents=True, exist_ok=True)
+        for part in self.path.glob(f".*{PART}"):
+            part.unlink()
         write_text_whole(self.config, config.to_yaml())
 
     def _saved_config(self) -> Any:

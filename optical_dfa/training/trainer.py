@@ -53,8 +53,8 @@ def train(config: RunConfig, out_dir: str | Path, *, resume: bool = False, progr
         torch.manual_seed(config.training.seed)
         if checkpoint is not None:
             run.load_state_dict(checkpoint)
-        else:
-            folder.create(config)
+        folder.prepare(config)
+        if checkpoint is None:
             save_checkpoint(folder.checkpoint, run.state_dict())
         write_provenance(folder.provenance, run)
         write_metrics(folder.metrics, run.history)  # what came after the checkpoint is done again
@@ -64,8 +64,9 @@ def train(config: RunConfig, out_dir: str | Path, *, resume: bool = False, progr
             except Exception as error:
                 if isinstance(error, DeviceError):  # raised by a backward pass, before the step changed anything
                     save_checkpoint(folder.checkpoint, run.state_dict())
+                error.add_note(f"in {run.position}")
                 advice = "" if isinstance(error, LossNotFinite) else ": go on with --resume"
-                error.add_note(f"in {run.position}; the last checkpoint is kept in {folder.path}{advice}")
+                error.add_note(f"the last checkpoint is kept in {folder.path}{advice}")
                 raise
         result = Result.of(folder.path, run.history, run.measured_snr_db())
     result.write(folder.result)

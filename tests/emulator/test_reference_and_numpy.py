@@ -144,7 +144,8 @@ def test_rows_of_the_matrix(rows: slice) -> None:
 def test_real_vectors_against_float64(budget: int) -> None:
     """float32 GEMM: relative to the norm of the vector, errors grow as the root of 3000 roundings of 6e-8."""
     generator = np.random.default_rng(6)
-    vectors = generator.standard_normal((9, 3000), np.float32) * np.float32([[1e-6], [1], [1e6]] * 3)
+    vectors = generator.standard_normal((9, 3000), np.float32)
+    vectors *= np.array([[1e-6], [1], [1e6]] * 3, np.float32)
     vectors[4] = 0
     exact = vectors.astype(np.float64) @ reference.matrix(13, 500, 3000).T.astype(np.float64)
     found = NumpyProduct(3000, 500, 13, budget).real(vectors)
@@ -179,7 +180,7 @@ def test_impossible_geometry_is_refused() -> None:
 
 
 def test_unit_gain() -> None:
-    """E[(UNIT·T·x)²] = |x|² over 10^5 outputs; the mean square of N normals is 1 ± √(2/N). False alarms: 1e-6 (4.9 σ)."""
+    """E[(UNIT·T·x)²] = |x|²: the mean square of N normal outputs is |x|² (1 ± √(2/N)). False alarms: 1e-6 (4.9 σ)."""
     vectors = ternary(np.random.default_rng(8), 1, 300, 0.5)
     fields = NumpyProduct(300, 100_000, 15)(vectors) * float(UNIT)
     ratio = np.mean(fields**2) / np.count_nonzero(vectors)

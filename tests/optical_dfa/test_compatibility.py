@@ -1,7 +1,8 @@
 """torch.compile, torch.func and autocast, with a real NumPy device whose calls are counted."""
 
+import itertools
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -11,9 +12,13 @@ from torch.nn.functional import cross_entropy
 
 from optical_dfa import Feedback, attach
 from optical_dfa.devices import DigitalDevice
+from optical_dfa.feedback import Mode
 
-# raised by torch itself when it traces an autograd.Function
-pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+# raised inside torch while it traces: an autograd.Function; an output of one compiled part that enters the next
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
+]
 
 INPUTS, CLASSES, BATCH = 8, 5, 6
 BACKEND = "aot_eager"
@@ -32,14 +37,10 @@ class CountedDevice(DigitalDevice):
 @pytest.fixture(autouse=True)
 def fresh_compiler() -> Iterator[None]:
     """Neither finds code compiled by earlier tests, nor leaves traces that make a later attach give notice."""
-    forget_compiled_code()
-    yield
-    forget_compiled_code()
-
-
-def forget_compiled_code() -> None:
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
+    yield
+    torch._dynamo.reset()
 
 
 def make_net() -> nn.Sequential:
@@ -61,16 +62,23 @@ def batch(seed: int = 1) -> tuple[Tensor, Tensor]:
 def step(net: nn.Module, call: Any, seed: int = 1) -> list[Tensor | None]:
     x, y = batch(seed)
     net.zero_grad()
-    cross_entropy(call(x), y).backward()
+    torch.autograd.backward(cross_entropy(call(x), y))
     return [None if p.grad is None else p.grad.clone() for p in net.parameters()]
 
 
-def expected(mode: Literal["dfa", "bp", "shallow"] = "dfa", seed: int = 1) -> list[Tensor | None]:
-    """Gradients of an uncompiled step."""
-    net = make_net()
-    with attach(net, after=nn.Tanh, device="digital") as feedback:
-        feedback.mode = mode
-        return step(net, net, seed)
+Reference = dict[tuple[str, int], list[Tensor | None]]
+
+
+@pytest.fixture(scope="module")
+def reference() -> Reference:
+    """Gradients of an uncompiled step, by mode and seed of the batch; made before anything is compiled."""
+    result = {}
+    for mode, seed in itertools.product(get_args(Mode), (1, 2)):
+        net = make_net()
+        with attach(net, after=nn.Tanh, device="digital") as feedback:
+            feedback.mode = mode
+            result[mode, seed] = step(net, net, seed)
+    return result
 
 
 def assert_equal(found: list[Tensor | None], wanted: list[Tensor | None]) -> None:
@@ -80,102 +88,131 @@ def assert_equal(found: list[Tensor | None], wanted: list[Tensor | None]) -> Non
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
 
 
-def test_the_reference_gradients_differ_between_modes() -> None:
-    dfa, bp = expected("dfa")[0], expected("bp")[0]
+def test_the_reference_gradients_differ_between_modes(reference: Reference) -> None:
+    dfa, bp = reference["dfa", 1][0], reference["bp", 1][0]
     assert dfa is not None
     assert bp is not None
     assert torch.cosine_similarity(dfa.flatten(), bp.flatten(), dim=0) < 0.9
-    assert expected("shallow")[0] is None
+    assert reference["shallow", 1][0] is None
 
 
-def test_a_compiled_net_trains_in_one_graph() -> None:
+def test_a_compiled_net_trains_in_one_graph(reference: Reference) -> None:
     net, device = make_net(), counted()
     with attach(net, after=nn.Tanh, device=device):
         compiled = torch.compile(net, backend=BACKEND, fullgraph=True)
         for calls, seed in enumerate((1, 2, 1), 1):
-            assert_equal(step(net, compiled, seed), expected(seed=seed))
+            assert_equal(step(net, compiled, seed), reference["dfa", seed])
             assert device.calls == calls
         with torch.no_grad():
             compiled(batch()[0])
         assert device.calls == 3
 
 
-def test_a_net_compiled_in_place_trains() -> None:
-    net, device = make_net(), counted()
-    with attach(net, after=nn.Tanh, device=device):
-        net.compile(backend=BACKEND, fullgraph=True)
+class Block(nn.Module):
+    """What torch compiles when it is told to compile it in place; of an `nn.Sequential` it compiles nothing."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.act = layer, nn.Tanh()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = self.act(self.layer(x))
+        return h
+
+
+class Net(nn.Module):
+    """The layers of `make_net`, in blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        first, _, second, _, self.head = make_net()
+        self.block1, self.block2 = Block(first), Block(second)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.block2(self.block1(x)))
+        return out
+
+    def gradients(self) -> list[Tensor | None]:
+        """Gradients in the order of `make_net`."""
+        step(self, self)
+        layers = (self.block1.layer, self.block2.layer, self.head)
+        return [p.grad for layer in layers for p in layer.parameters()]
+
+
+def test_a_net_compiled_in_place_trains(reference: Reference) -> None:
+    net, device = Net(), counted()
+    with attach(net, after=Block, device=device):
+        net.compile(backend=BACKEND)
         for calls in (1, 2):
-            assert_equal(step(net, net), expected())
+            assert_equal(net.gradients(), reference["dfa", 1])
             assert device.calls == calls
 
 
-def test_compiled_blocks_train() -> None:
+def test_compiled_blocks_train(reference: Reference) -> None:
     """Block by block, as large models are compiled."""
-    torch.manual_seed(0)
-    net = nn.Sequential(*(nn.Sequential(*pair) for pair in zip(make_net()[0:4:2], make_net()[1:4:2], strict=True)))
-    net.append(make_net()[4])
-    device = counted()
-    with attach(net, after=["0", "1"], device=device):
-        for block in net:
-            block.compile(backend=BACKEND, fullgraph=True)
-        assert_equal(step(net, net), expected())
+    net, device = Net(), counted()
+    with attach(net, after=Block, device=device):
+        net.block1.compile(backend=BACKEND, fullgraph=True)
+        net.block2.compile(backend=BACKEND, fullgraph=True)
+        found = net.gradients()
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2
+        assert_equal(found, reference["dfa", 1])
         assert device.calls == 1
 
 
-def test_modes_switch_after_a_compiled_call() -> None:
+def test_modes_switch_after_a_compiled_call(reference: Reference) -> None:
     net, device = make_net(), counted()
     with attach(net, after=nn.Tanh, device=device) as feedback:
         compiled = torch.compile(net, backend=BACKEND, fullgraph=True)
         calls = 0
         for mode in ("dfa", "bp", "shallow", "dfa"):
-            feedback.mode = mode  # type: ignore[assignment]
-            assert_equal(step(net, compiled), expected(mode))  # type: ignore[arg-type]
+            feedback.mode = mode
+            assert_equal(step(net, compiled), reference[mode, 1])
             calls += mode == "dfa"
             assert device.calls == calls
         with feedback.paused():
-            assert_equal(step(net, compiled), expected("bp"))
+            assert_equal(step(net, compiled), reference["bp", 1])
         assert device.calls == 2
 
 
-def test_detaching_after_a_compiled_call_gives_backpropagation_back() -> None:
+def test_detaching_after_a_compiled_call_gives_backpropagation_back(reference: Reference) -> None:
     net, device = make_net(), counted()
     feedback = attach(net, after=nn.Tanh, device=device)
     compiled = torch.compile(net, backend=BACKEND, fullgraph=True)
-    assert_equal(step(net, compiled), expected())
+    assert_equal(step(net, compiled), reference["dfa", 1])
     feedback.detach()
-    assert_equal(step(net, compiled), expected("bp"))
+    assert_equal(step(net, compiled), reference["bp", 1])
     assert device.calls == 1
 
 
-@pytest.mark.parametrize("in_place", [False, True])
-def test_attaching_after_a_compiled_call_works_and_gives_notice(in_place: bool) -> None:
+@pytest.mark.parametrize("how", ["wrapped", "one graph", "in place"])
+def test_attaching_after_a_compiled_call_works_and_gives_notice(how: str) -> None:
     """Without the reset it is silently ignored: the compiled code knows of no hooks."""
-    net, device = make_net(), counted()
-    if in_place:
+    net, device = Net(), counted()
+    compiled: Any = net
+    if how == "in place":
         net.compile(backend=BACKEND)
-        compiled: Any = net
     else:
-        compiled = torch.compile(net, backend=BACKEND)
-    assert_equal(step(net, compiled), expected("bp"))
+        compiled = torch.compile(net, backend=BACKEND, fullgraph=how == "one graph")
+    before = step(net, compiled)
     with pytest.warns(UserWarning, match=r"attach resets torch\.compile") as caught:
-        feedback = attach(net, after=nn.Tanh, device=device)
+        feedback = attach(net, after=Block, device=device)
     assert caught[0].filename == __file__, "the notice points at the line that attaches"
     with feedback:
-        found = step(net, compiled)
+        after = step(net, compiled)
         assert device.calls == 1
-    assert_equal(found, _without_notice())
-
-
-def _without_notice() -> list[Tensor | None]:
-    forget_compiled_code()
-    return expected()
+    plain = Net()
+    assert_equal(before, step(plain, plain))
+    torch._dynamo.reset()
+    with attach(plain, after=Block, device="digital"):
+        assert_equal(after, step(plain, plain))
 
 
 @pytest.mark.parametrize("transform", ["torch.func", "after a step"])
-def test_functional_gradients(transform: str) -> None:
+def test_functional_gradients(transform: str, reference: Reference) -> None:
     net, device = make_net(), counted()
     x, y = batch()
-    parameters = dict(net.named_parameters())
+    parameters: dict[str, Tensor] = dict(net.named_parameters())
 
     def loss(values: dict[str, Tensor]) -> Tensor:
         return cross_entropy(functional_call(net, values, (x,)), y)
@@ -185,10 +222,10 @@ def test_functional_gradients(transform: str) -> None:
             step(net, net)
         found = grad(loss)(parameters)
         assert device.calls == 1 + (transform == "after a step")
-    assert_equal([found[name].detach() for name in parameters], expected())
+    assert_equal([found[name].detach() for name in parameters], reference["dfa", 1])
 
 
-def test_autocast_to_bfloat16() -> None:
+def test_autocast_to_bfloat16(reference: Reference) -> None:
     """Hidden tensors are bfloat16, parameters and their gradients float32: 8 bits of mantissa, 3 % over two layers.
 
     The ternary vectors are the same: no error of this batch is near its threshold.
@@ -200,17 +237,17 @@ def test_autocast_to_bfloat16() -> None:
     with attach(net, after=nn.Tanh, device=device):
         with torch.autocast("cpu", torch.bfloat16):
             loss = cross_entropy(net(x), y)
-        loss.backward()
+        torch.autograd.backward(loss)
         assert device.calls == 1
     assert kinds == [torch.bfloat16]
-    for p, wanted in zip(net.parameters(), expected(), strict=True):
+    for p, wanted in zip(net.parameters(), reference["dfa", 1], strict=True):
         assert p.grad is not None
         assert wanted is not None
         assert p.grad.dtype == torch.float32
         assert (p.grad - wanted).norm() < 3e-2 * wanted.norm()
 
 
-def test_a_compiled_autocast_step() -> None:
+def test_a_compiled_autocast_step(reference: Reference) -> None:
     net, device = make_net(), counted()
     x, y = batch()
     feedback: Feedback
@@ -218,10 +255,10 @@ def test_a_compiled_autocast_step() -> None:
         compiled = torch.compile(net, backend=BACKEND, fullgraph=True)
         with torch.autocast("cpu", torch.bfloat16):
             loss = cross_entropy(compiled(x), y)
-        loss.backward()
+        torch.autograd.backward(loss)
         assert feedback.device is device
     assert device.calls == 1
-    for p, wanted in zip(net.parameters(), _without_notice(), strict=True):
+    for p, wanted in zip(net.parameters(), reference["dfa", 1], strict=True):
         assert p.grad is not None
         assert wanted is not None
         assert (p.grad - wanted).norm() < 3e-2 * wanted.norm()

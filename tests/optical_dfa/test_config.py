@@ -1,13 +1,15 @@
 """Configurations: what is read, and what is said about faults, with file, line and key."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from optical_dfa.config import RunConfig
+from optical_dfa.config import RunConfig, TernarizeConfig
 from optical_dfa.config_file import load_config
+from optical_dfa.encode import Ternarize
 from optical_dfa.run_errors import ConfigError
 from optical_dfa.yaml_marks import YamlSyntaxError, dump_yaml, parse_marked
 
@@ -156,6 +158,19 @@ def test_device_options_are_checked_before_any_data(file: Path, options: str, me
     described = "\n".join(faults(file, text))
     assert described.startswith("run.yaml:")
     assert message in described
+
+
+@pytest.mark.parametrize("kind", ["relative", "absolute", "stochastic"])
+@pytest.mark.parametrize("threshold", [None, -0.1, 0.0, 0.5, 1.0, 3.0, math.inf, math.nan])
+@pytest.mark.parametrize("seed", [-1, 0, 2**32 - 1, 2**32])
+def test_ternarize_has_the_rules_of_the_encoder(kind: Any, threshold: float | None, seed: int) -> None:
+    try:
+        Ternarize(threshold, kind, seed)
+    except ValueError:
+        with pytest.raises(ValidationError):
+            TernarizeConfig(kind=kind, threshold=threshold, seed=seed)
+    else:
+        TernarizeConfig(kind=kind, threshold=threshold, seed=seed)
 
 
 def test_unused_device_may_take_no_real_error(file: Path) -> None:

@@ -182,7 +182,7 @@ def test_unknown_names() -> None:
 
 def test_scikit_learn_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(DataError, match=r"needs scikit-learn .*: pip install 'optical-dfa\[data\]', or use task mnist"):
+    with pytest.raises(DataError, match=r"needs scikit-learn .*: pip install 'optical_dfa\[data\]', or use task mnist"):
         load_task("digits")
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +17,12 @@ from optical_dfa.devices import EmulatedDevice, ProjectionDevice, emulated, open
 
 Array = npt.NDArray[np.float64]
 Blocks = Sequence[Sequence[int]]
+
+HAND_WRITTEN: dict[type[nn.Module], tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
+    nn.Tanh: (lambda a: np.tanh(a), lambda h: 1 - h**2),
+    nn.ReLU: (lambda a: np.maximum(a, 0), lambda h: (h > 0).astype(np.float64)),
+}
+"""Value f(a) of each activation, and its slope as a function of that value."""
 
 INPUTS, CLASSES, BATCH = 20, 10, 32
 NOISY = {"name": "emulator", "preset": "phase-stepping", "seed": 4}
@@ -51,7 +57,7 @@ def gradients(net: nn.Module) -> dict[str, Tensor]:
 def step(net: nn.Module, x: Tensor, y: Tensor, factor: float = 1.0, reduction: str = "mean") -> dict[str, Tensor]:
     """Gradients of one batch."""
     net.zero_grad()
-    (factor * cross_entropy(net(x), y, reduction=reduction)).backward()
+    torch.autograd.backward(factor * cross_entropy(net(x), y, reduction=reduction))
     return gradients(net)
 
 
@@ -72,8 +78,7 @@ def dfa_by_hand(
     reduction: str,
 ) -> dict[str, Array]:
     """dW = (f'(a) ∘ T·e/√d)ᵀ h in float64: forward, error, ternary vectors and backward, all written out."""
-    slope = {nn.Tanh: lambda h: 1 - h**2, nn.ReLU: lambda h: (h > 0).astype(float)}[activation]
-    value = {nn.Tanh: np.tanh, nn.ReLU: lambda a: np.maximum(a, 0)}[activation]
+    value, slope = HAND_WRITTEN[activation]
     linears = {name: layer for name, layer in net.named_children() if isinstance(layer, nn.Linear)}
     weights = {name: layer.weight.detach().double().numpy() for name, layer in linears.items()}
     h = x.double().numpy()
@@ -160,7 +165,7 @@ def test_two_backward_passes_add_up() -> None:
         first, second = (step(net, x, y) for x, y in batches)
         net.zero_grad()
         for x, y in batches:
-            cross_entropy(net(x), y).backward()
+            torch.autograd.backward(cross_entropy(net(x), y))
         assert same_bits(gradients(net), {name: first[name] + second[name] for name in first})
         assert feedback.device.usage.vectors == 4 * BATCH
 

@@ -34,13 +34,14 @@ def gradients(net: nn.Module) -> list[Tensor | None]:
 
 def step(net: nn.Module, x: Tensor, y: Tensor) -> list[Tensor | None]:
     net.zero_grad()
-    cross_entropy(net(x), y).backward()
+    torch.autograd.backward(cross_entropy(net(x), y))
     return gradients(net)
 
 
 def same_bits(one: list[Tensor | None], other: list[Tensor | None]) -> bool:
     return len(one) == len(other) and all(
-        a is b is None or (a is not None and b is not None and torch.equal(a, b)) for a, b in zip(one, other, strict=True)
+        a is b is None or (a is not None and b is not None and torch.equal(a, b))
+        for a, b in zip(one, other, strict=True)
     )
 
 
@@ -87,7 +88,7 @@ def test_an_exception_in_the_forward_leaves_nothing_behind(place: int) -> None:
             with pytest.raises(MemoryError):
                 net(x)
         fuse.blown = False
-        outside = torch.autograd.grad(net[:3](x).sum(), net[0].weight)[0]
+        outside = torch.autograd.grad(net[:3](x).sum(), net.get_parameter("0.weight"))[0]
         assert outside.abs().max() > 0, "no open call detaches this point"
         assert same_bits(step(net, x, y), dfa_gradients())
         assert feedback.device.usage.vectors == BATCH
@@ -141,7 +142,7 @@ def test_nets_within_nets_keep_their_feedback_apart() -> None:
         attach(inner_net, after=nn.Tanh, device="digital", ternarize=None) as inner,
         attach(net, after=["1"], device={"name": "digital", "seed": 1}, ternarize=None) as outer,
     ):
-        cross_entropy(net(x), y).backward()
+        torch.autograd.backward(cross_entropy(net(x), y))
         inner_matrix, outer_matrix = inner.device.effective_matrix(), outer.device.effective_matrix()
     assert inner_matrix is not None
     assert outer_matrix is not None
@@ -180,7 +181,7 @@ def test_a_net_that_calls_itself() -> None:
     x, y = batch()
     net = Recursive()
     with attach(net, after=["act"], device="digital") as feedback:
-        cross_entropy(net(x), y).backward()
+        torch.autograd.backward(cross_entropy(net(x), y))
         assert feedback.device.usage.vectors == 2 * BATCH
         found = net.block.weight.grad
         # the same error reaches both taps: the sum of two plain calls' feedback
@@ -264,6 +265,30 @@ def test_a_point_called_outside_its_net_is_inert() -> None:
         assert feedback.device.usage.vectors == 0
 
 
+def test_a_point_of_another_net_is_inert() -> None:
+    """A net that uses a block of an attached net, and not that net itself, backpropagates through it."""
+    other = make_net(3)
+    x, y = batch()
+
+    def run(layers: nn.Sequential, x: Tensor) -> Any:
+        return layers(x) + other[4](other[1](other[0](x))[:, :12])
+
+    def gradients_with(owner: bool) -> list[Tensor | None]:
+        net = Wrapper(run)
+        other.zero_grad()
+        with attach(net, after=nn.Tanh, device="digital"):
+            if not owner:
+                return step(net, x, y) + gradients(other)
+            with attach(other, after=nn.Tanh, device="digital") as feedback:
+                feedback.plan(x)
+                found = step(net, x, y) + gradients(other)
+                assert feedback.device.usage.vectors == 0
+                return found
+
+    assert same_bits(gradients_with(owner=True), gradients_with(owner=False))
+    assert other[0].weight.grad is not None
+
+
 # ---- checkpointing
 
 SPANS = [(0, 2), (2, 4), (1, 3), (0, 3), (1, 4), (0, 5), (3, 5), (2, 5)]
@@ -294,14 +319,15 @@ def test_checkpointing_changes_nothing(first: int, last: int) -> None:
         assert runs == 2, "the span was recomputed"
         assert feedback.device.usage.vectors == BATCH
         part = net.layers[:4](batch()[0]).sum()
-        assert torch.autograd.grad(part, net.layers[0].weight)[0].abs().max() > 0, "no call is left open"
+        outside = torch.autograd.grad(part, net.get_parameter("layers.0.weight"))[0]
+        assert outside.abs().max() > 0, "no call is left open"
     assert same_bits(found, dfa_gradients())
 
 
 def test_checkpointing_the_whole_net_changes_nothing() -> None:
     net, (x, y) = make_net(), batch()
     with attach(net, after=nn.Tanh, device="digital") as feedback:
-        cross_entropy(checkpoint(net, x, use_reentrant=False), y).backward()
+        torch.autograd.backward(cross_entropy(checkpoint(net, x, use_reentrant=False), y))
         assert feedback.device.usage.vectors == BATCH
     assert same_bits(gradients(net), dfa_gradients())
 
@@ -311,7 +337,32 @@ def test_checkpointing_in_mode_shallow() -> None:
     with attach(net, after=nn.Tanh, device="digital") as feedback:
         feedback.mode = "shallow"
         found = step(net, x, y)
-    assert same_bits(found, [None] * 4 + dfa_gradients()[4:])
+    assert same_bits(found, [None, None, None, None, *dfa_gradients()[4:]])
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize(("first", "last"), [(0, 2), (1, 4), (0, 5)])
+def test_checkpointing_while_paused(first: int, last: int, reentrant: bool) -> None:
+    """True backpropagation, of either kind, as long as the backward is inside the pause too."""
+    net, plain, (x, y) = checkpointed(first, last, reentrant), make_net(), batch()
+    x.requires_grad_()
+    with attach(net, after=nn.Tanh, device="digital") as feedback:
+        with feedback.paused():
+            assert same_bits(step(net, x, y), step(plain, x, y))
+            loss = cross_entropy(net(x), y)
+        if reentrant:
+            with pytest.raises(FeedbackError, match=r"re-entrant checkpointing around feedback point 'layers\.1'"):
+                torch.autograd.backward(loss)
+
+
+def test_reentrant_checkpointing_of_the_whole_net_changes_nothing() -> None:
+    """There the Tap is inside: the recomputed forward has a call of its own."""
+    net, (x, y) = make_net(), batch()
+    x.requires_grad_()
+    with attach(net, after=nn.Tanh, device="digital") as feedback:
+        torch.autograd.backward(cross_entropy(checkpoint(net, x, use_reentrant=True), y))
+        assert feedback.device.usage.vectors == BATCH
+    assert same_bits(gradients(net), dfa_gradients())
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 2), (0, 3), (1, 4), (0, 5)])
@@ -378,7 +429,7 @@ def test_an_output_that_is_not_a_tensor_raises_and_error_at_helps() -> None:
         net(x)
     with attach(net, after=nn.Tanh, error_at="layers", device="digital"):
         net.zero_grad()
-        cross_entropy(net(x)["logits"], y).backward()
+        torch.autograd.backward(cross_entropy(net(x)["logits"], y))
     assert same_bits(gradients(net), dfa_gradients())
 
 
@@ -420,7 +471,7 @@ def test_a_block_that_runs_twice_is_fed_twice(layout: Literal["shared", "indepen
     with attach(net, after=["block"], device="digital", layout=layout, ternarize=None) as feedback:
         if planned:
             assert feedback.plan(x).n_outputs == INPUTS * (2 if layout == "independent" else 1)
-        cross_entropy(net(x), y).backward()
+        torch.autograd.backward(cross_entropy(net(x), y))
         matrix = feedback.device.effective_matrix()
         assert feedback.device.usage.vectors == BATCH
     assert matrix is not None
@@ -439,7 +490,7 @@ def test_two_forwards_before_one_backward() -> None:
     net = make_net()
     with attach(net, after=nn.Tanh, device="digital") as feedback:
         losses = [cross_entropy(net(x), y) for x, y in (batch(1), batch(2))]
-        sum(losses, torch.zeros(())).backward()
+        torch.autograd.backward(sum(losses, torch.zeros(())))
         assert feedback.device.usage.vectors == 2 * BATCH
     for found, one, two in zip(gradients(net), dfa_gradients(1), dfa_gradients(2), strict=True):
         assert found is not None
@@ -453,9 +504,9 @@ def test_the_same_graph_backward_twice() -> None:
     net, (x, y) = make_net(), batch()
     with attach(net, after=nn.Tanh, device="digital") as feedback:
         loss = cross_entropy(net(x), y)
-        loss.backward(retain_graph=True)
+        torch.autograd.backward(loss, retain_graph=True)
         once = gradients(net)
-        loss.backward()
+        torch.autograd.backward(loss)
         assert feedback.device.usage.vectors == 2 * BATCH
     assert same_bits(once, dfa_gradients())
     assert same_bits(gradients(net), [None if g is None else 2 * g for g in once])

@@ -1,6 +1,7 @@
 """The first thing that anybody tries, word for word."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,13 +34,18 @@ parameter  shape      gradient
 4.bias     10         exact 2,560 vectors, """
 
 
+def test_the_readme_shows_the_same_example() -> None:
+    readme = Path(__file__).parents[2] / "README.md"
+    assert f"```python\n{EXAMPLE}```" in readme.read_text("utf-8")
+
+
 def test_the_example_trains(capsys: pytest.CaptureFixture[str]) -> None:
     generator = torch.Generator().manual_seed(0)
     prototypes = torch.randn(10, 784, generator=generator)
     loader = []
     for _ in range(20):
         y = torch.randint(0, 10, (128,), generator=generator)
-        loader.append((prototypes[y] + 2 * torch.randn(128, 784, generator=generator), y))
+        loader.append((prototypes[y] + torch.randn(128, 784, generator=generator), y))
     images, labels = loader[-1]
 
     torch.manual_seed(1)

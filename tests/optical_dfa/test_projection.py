@@ -53,7 +53,7 @@ def backward(net: nn.Module, error: Tensor) -> Tensor:
     found: list[Tensor] = []
 
     def keep(_module: nn.Module, _args: object, a: Tensor) -> None:
-        a.register_hook(found.append)
+        a.register_hook(found.append)  # type: ignore[no-untyped-call]
 
     hook = net[0].register_forward_hook(keep)  # type: ignore[index]
     generator = torch.Generator().manual_seed(3)
@@ -98,18 +98,17 @@ def test_rows_that_are_not_finite_get_nan_and_are_not_displayed() -> None:
         assert torch.equal(slope, torch.ones_like(slope))
         assert feedback.nonfinite_rows == 2
         assert (feedback.sample[:BATCH] == shown(error)).all()
-        halves = np.stack([shown(error) > 0, shown(error) < 0]).any(2)
-        assert not halves[:, bad].any()
-        whole = np.stack([shown(chosen_error()) > 0, shown(chosen_error()) < 0]).any(2)
-        assert feedback.device.usage.frames == 4 * (halves.sum() + whole.sum())
+        assert not shown(error)[bad].any()
+        lit = sum(int((sign * shown(e) > 0).any(axis=1).sum()) for sign in (1, -1) for e in (error, chosen_error()))
+        assert feedback.device.usage.frames == 4 * lit
 
 
 def test_a_grad_scaler_skips_the_step_that_overflows() -> None:
-    """Scaled by 2^100 the error overflows; the scaler backs off, and the next step is taken."""
-    net, error = make_net(), chosen_error() * 2.0**30
+    """Scaled by 2^120 the error overflows; the scaler backs off, and the next step is taken."""
+    net, error = make_net(), chosen_error() * 2.0**10
     before = copy.deepcopy(net.state_dict())
-    optimiser = torch.optim.SGD(net.parameters(), 1e-9)
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**100, backoff_factor=2.0**-60)
+    optimiser = torch.optim.SGD(net.parameters(), 1e-4)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**120, backoff_factor=2.0**-100)
     skipped = []
     with attach(net, after=nn.Tanh, device="digital", nonfinite="nan") as feedback:
         for _ in range(2):
@@ -140,7 +139,12 @@ def test_gradients_keep_the_format_of_the_net(dtype: torch.dtype, tolerance: flo
     x = torch.randn(BATCH, INPUTS, generator=torch.Generator().manual_seed(3)).to(dtype).double()
     h = exact[:2](x).detach()
     delta = torch.from_numpy(feedback_by_hand(error, matrix)) * (1 - h**2)
-    expected = {"0.weight": delta.T @ x, "0.bias": delta.sum(0), "2.weight": error.double().T @ h, "2.bias": error.sum(0)}
+    expected = {
+        "0.weight": delta.T @ x,
+        "0.bias": delta.sum(0),
+        "2.weight": error.double().T @ h,
+        "2.bias": error.sum(0),
+    }
     assert at_first_layer.dtype == dtype
     for name, p in net.named_parameters():
         assert p.grad is not None
@@ -166,11 +170,24 @@ def test_the_sample_is_the_last_256_vectors() -> None:
     everything = np.concatenate([shown(error) for error in errors])
     ends = np.cumsum([len(error) for error in errors])
     with attach(net, after=nn.Tanh, device="digital") as feedback:
-        assert feedback.sample is None
+        nothing = feedback.sample
+        assert nothing is None
         for error, end in zip(errors, ends, strict=True):
             backward(net, error)
             assert feedback.sample.dtype == np.int8
             assert np.array_equal(feedback.sample, everything[max(0, end - 256) : end])
+
+
+def test_each_step_has_draws_of_its_own() -> None:
+    """The call number of the stochastic encoder counts projections from 0."""
+    net, error = make_net(), chosen_error()
+    encoder = Ternarize(kind="stochastic", seed=5)
+    with attach(net, after=nn.Tanh, device="digital", ternarize=encoder) as feedback:
+        for _ in range(3):
+            backward(net, error)
+        expected = [encoder(error, call).vectors.numpy() for call in range(3)]
+        assert np.array_equal(feedback.sample, np.concatenate(expected))
+        assert not np.array_equal(expected[0], expected[1])
 
 
 # ---- a feedback or device that is gone

@@ -28,14 +28,14 @@ from optical_dfa.run_errors import (
 from optical_dfa.training import Result, train
 from optical_dfa.training.models import build_mlp
 from optical_dfa.training.run import Run
-from optical_dfa.training.trainer import epoch_order
+from optical_dfa.training.trainer import epoch_order, torch_threads
 
 STEPS_PER_EPOCH = 12  # 1437 images in batches of 128
 
 
 def run_config(device: dict[str, Any] | str = "emulator", **training: Any) -> RunConfig:
-    settings = {"epochs": 2, "threads": 1, "checkpoint_every_steps": 5, "learning_rate": 2e-3, "seed": 3, **training}
-    return RunConfig.model_validate({"model": {"hidden": [16, 12]}, "training": settings, "device": device})
+    settings = {"epochs": 2, "threads": 1, "checkpoint_every_steps": 5, "learning_rate": 5e-3, "seed": 3, **training}
+    return RunConfig.model_validate({"model": {"hidden": [128, 64]}, "training": settings, "device": device})
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -51,13 +51,19 @@ def metrics(folder: Path) -> list[dict[str, str]]:
     return rows
 
 
+def exact(value: Any) -> Any:
+    """Tensors as bytes, seconds left out, so that == compares to the bit."""
+    if isinstance(value, dict):
+        return {key: exact(item) for key, item in value.items() if key != "seconds"}
+    if isinstance(value, list | tuple):
+        return [exact(item) for item in value]
+    return (value.dtype, value.shape, value.numpy().tobytes()) if isinstance(value, Tensor) else value
+
+
 def assert_same_run(one: Path, other: Path) -> None:
     """Weights, optimiser, device position and metrics, to the bit."""
-    states = [torch.load(folder / "checkpoint.pt", weights_only=True) for folder in (one, other)]
-    for state in states:
-        for row in state["history"]:
-            del row["seconds"]
-    torch.testing.assert_close(*states, rtol=0, atol=0)
+    checkpoints = [exact(torch.load(folder / "checkpoint.pt", weights_only=True)) for folder in (one, other)]
+    assert checkpoints[0] == checkpoints[1]
     assert metrics(one) == metrics(other)
     assert Result.read(one / "result.json").snr_db == Result.read(other / "result.json").snr_db
 
@@ -116,8 +122,8 @@ def test_kill_9_in_mid_epoch_and_resume(undisturbed: Path, tmp_path: Path) -> No
     assert not (folder / "result.json").exists()
     train_quietly(config, folder, resume=True)
     assert_same_run(undisturbed, folder)
-    sessions = json.loads((folder / "provenance.json").read_text())["sessions"]
-    assert [session["from"] for session in sessions] == ["epoch 1, step 0 of 12", "epoch 2, step 3 of 12"]
+    processes = json.loads((folder / "provenance.json").read_text())["processes"]
+    assert [process["from"] for process in processes] == ["epoch 1, step 0 of 12", "epoch 2, step 3 of 12"]
 
 
 def test_metrics_after_the_checkpoint_are_done_again(undisturbed: Path, tmp_path: Path) -> None:
@@ -140,7 +146,8 @@ def test_stop_on_request_and_resume(
         with pytest.raises(TrainingInterrupted) as caught:
             train_quietly(run_config(), folder)
     assert caught.value.__notes__ == [
-        f"in epoch 1, step 7 of 12; the last checkpoint is kept in {folder}: go on with --resume"
+        "in epoch 1, step 7 of 12",
+        f"the last checkpoint is kept in {folder}: go on with --resume",
     ]
     assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 7
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
@@ -162,17 +169,17 @@ def test_device_fault_loses_nothing(undisturbed: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(EmulatedDevice, "project", failing)
     with pytest.raises(DeviceFault, match="half an image") as caught:
         train_quietly(run_config(), folder)
-    assert caught.value.__notes__[0].startswith("in epoch 1, step 8 of 12; the last checkpoint is kept in ")
+    assert caught.value.__notes__[0] == "in epoch 1, step 8 of 12"
     assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 8
     train_quietly(run_config(), folder, resume=True)
     assert_same_run(undisturbed, folder)
 
 
 def test_loss_that_is_not_finite(tmp_path: Path) -> None:
-    config, folder = run_config(optimizer="sgd", learning_rate=1e30, method="bp"), tmp_path / "run"
+    config, folder = run_config(optimizer="sgd", learning_rate=1e38, method="bp"), tmp_path / "run"
     with pytest.raises(LossNotFinite, match=r"the loss is (nan|inf): lower training\.learning_rate") as caught:
         train_quietly(config, folder)
-    assert caught.value.__notes__ == [f"in epoch 1, step 1 of 12; the last checkpoint is kept in {folder}"]
+    assert caught.value.__notes__ == ["in epoch 1, step 1 of 12", f"the last checkpoint is kept in {folder}"]
     assert torch.load(folder / "checkpoint.pt", weights_only=True)["step"] == 0
 
 
@@ -270,21 +277,21 @@ def test_what_a_run_leaves_behind(undisturbed: Path) -> None:
     provenance = json.loads((undisturbed / "provenance.json").read_text())
     assert provenance["config"] == run_config().as_dict()
     assert provenance["data"]["sha256"] == load_task("digits").sha256
-    session = provenance["sessions"][0]
-    assert session["threads"] == 1
-    assert session["torch"] == torch.__version__
+    process = provenance["processes"][0]
+    assert process["threads"] == 1
+    assert process["torch"] == torch.__version__
 
 
 def test_net_that_learns(undisturbed: Path) -> None:
     history = Result.read(undisturbed / "result.json").history
     assert history[1].train_loss < history[0].train_loss < math.log(10) + 0.3
-    assert history[1].test_accuracy > 0.2
+    assert history[1].test_accuracy > 0.3  # chance: 0.1
 
 
 def hand_written_backpropagation(epochs: int) -> nn.Sequential:
     task = load_task("digits")
-    net = build_mlp(ModelConfig(hidden=(16, 12)), 64, 10, seed=3)
-    optimizer = torch.optim.Adam(net.parameters(), 2e-3)
+    net = build_mlp(ModelConfig(hidden=(128, 64)), 64, 10, seed=3)
+    optimizer = torch.optim.Adam(net.parameters(), 5e-3)
     for epoch in range(epochs):
         order = epoch_order(3, epoch, 1437)
         for first in range(0, 1437, 128):
@@ -296,20 +303,16 @@ def hand_written_backpropagation(epochs: int) -> nn.Sequential:
 
 
 def test_backpropagation_is_the_textbook_loop(tmp_path: Path) -> None:
-    threads = torch.get_num_threads()
     result = train_quietly(run_config(method="bp"), tmp_path / "run")
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
         expected = hand_written_backpropagation(epochs=2).state_dict()
-    finally:
-        torch.set_num_threads(threads)
     torch.testing.assert_close(weights(tmp_path / "run"), dict(expected), rtol=0, atol=0)
     assert (result.frames, result.snr_db) == (0, None)
 
 
 def test_shallow_changes_the_last_layer_only(tmp_path: Path) -> None:
     train_quietly(run_config(method="shallow"), tmp_path / "run")
-    initial = build_mlp(ModelConfig(hidden=(16, 12)), 64, 10, seed=3).state_dict()
+    initial = build_mlp(ModelConfig(hidden=(128, 64)), 64, 10, seed=3).state_dict()
     changed = {name for name, value in weights(tmp_path / "run").items() if not torch.equal(value, initial[name])}
     assert changed == {"4.weight", "4.bias"}
 
@@ -326,8 +329,8 @@ def test_initial_weights_are_those_of_pytorch() -> None:
     torch.manual_seed(11)
     expected = [nn.Linear(4, 5), nn.Linear(5, 3)]
     assert [type(layer) for layer in net] == [nn.Linear, nn.ReLU, nn.Linear]
-    assert torch.equal(net[0].weight, expected[0].weight)
-    assert torch.equal(net[2].bias, expected[1].bias)
+    assert torch.equal(net.state_dict()["0.weight"], expected[0].weight)
+    assert torch.equal(net.state_dict()["2.bias"], expected[1].bias)
 
 
 def test_caller_keeps_generator_and_threads(tmp_path: Path) -> None:
@@ -337,6 +340,31 @@ def test_caller_keeps_generator_and_threads(tmp_path: Path) -> None:
     assert torch.get_num_threads() == threads
 
 
+def test_resumed_run_keeps_its_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, folder = run_config(threads=None, method="bp"), tmp_path / "run"
+    with torch_threads(2), monkeypatch.context() as patch:
+        before_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(TrainingInterrupted):
+            train_quietly(config, folder)
+    with torch_threads(1):
+        train_quietly(config, folder, resume=True)
+    processes = json.loads((folder / "provenance.json").read_text())["processes"]
+    assert [process["threads"] for process in processes] == [2, 2]
+
+
+def test_leftovers_of_a_killed_write_are_removed(tmp_path: Path) -> None:
+    (tmp_path / ".config.yaml.0123abcd.part").write_text("half a conf")
+    train_quietly(run_config(epochs=1, method="shallow"), tmp_path)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_damaged_result(undisturbed: Path, tmp_path: Path) -> None:
+    unfinished_copy(undisturbed, tmp_path / "run", lambda _: None)
+    (tmp_path / "run" / "result.json").write_text("{")
+    with pytest.raises(RunFolderError, match=r"result\.json: damaged \(.*\): delete it and --resume"):
+        train_quietly(run_config(), tmp_path / "run", resume=True)
+
+
 def test_epoch_order_is_a_function_of_seed_and_epoch() -> None:
     order = epoch_order(3, 1, 1000)
     assert order.dtype == torch.int64
@@ -344,7 +372,7 @@ def test_epoch_order_is_a_function_of_seed_and_epoch() -> None:
     assert torch.equal(order, epoch_order(3, 1, 1000))
     assert not torch.equal(order, epoch_order(3, 2, 1000))
     assert not torch.equal(order, epoch_order(1, 3, 1000))
-    assert epoch_order(0, 0, 8).tolist() == []  # pinned: published numbers depend on it
+    assert epoch_order(0, 0, 8).tolist() == [2, 4, 3, 6, 5, 0, 1, 7]  # pinned: published numbers depend on it
 
 
 def test_progress_without_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -352,9 +380,9 @@ def test_progress_without_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixtu
     train(run_config("digital", epochs=1), tmp_path / "digital")
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [
-        "dfa, digits, 64-16-12-10 tanh, emulator, seed 3",
+        "dfa, digits, 64-128-64-10 tanh, emulator, seed 3",
         "epoch    loss   train    test  seconds      frames  device s  device J",
     ]
-    assert [len(line) for line in lines[1:3]] == [71, 71]
-    assert lines[3:5] == ["dfa, digits, 64-16-12-10 tanh, digital, seed 3", "epoch    loss   train    test  seconds"]
+    assert [len(line) for line in lines[1:3]] == [70, 70]
+    assert lines[3:5] == ["dfa, digits, 64-128-64-10 tanh, digital, seed 3", "epoch    loss   train    test  seconds"]
     assert len(lines) == 6

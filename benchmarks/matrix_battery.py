@@ -5,10 +5,10 @@
     python benchmarks/matrix_battery.py summary docs/decisions/0001-battery.json    # the record as a table
     python benchmarks/matrix_battery.py emit inputs 5 | dieharder -a -g 200         # by hand
 
-Needs Debian's `dieharder`. Each stream is endless and orders the same words differently, so that neighbours of one kind
-stand next to each other: along inputs, along outputs, across adjacent tiles, across adjacent seeds, across the pixels of
-a frame, and at one pixel across frames. Pass: no p-value below 1e-6. A result that dieharder calls WEAK or FAILED is
-repeated on three fresh seeds, and every p-value is kept in the record.
+Needs Debian's `dieharder`. Each stream is endless and orders the same words differently, so that neighbours of one
+kind stand next to each other: along inputs, along outputs, across adjacent tiles, across adjacent seeds, across the
+pixels of a frame, and at one pixel across frames. Pass: no p-value below 1e-6. A result that dieharder calls WEAK or
+FAILED is repeated on three fresh seeds, and every p-value is kept in the record.
 """
 
 import argparse

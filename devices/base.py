@@ -89,8 +89,8 @@ class Usage:
 class ProjectionDevice(abc.ABC):
     """Multiplies ternary vectors by one fixed random matrix.
 
-    Construction does no input or output; `open` does, `close` undoes it, both may be repeated, and a device is a context
-    manager. `project` may be called from any thread: calls are served one at a time.
+    Construction does no input or output; `open` does, `close` undoes it, both may be repeated, and a device is a
+    context manager. `project` may be called from any thread: calls are served one at a time.
 
     A subclass sets `info` and `matrix_identity` in its constructor and defines `_project`; it may define `_open`,
     `_close`, `_position` and `_restore_position`.
@@ -138,8 +138,8 @@ class ProjectionDevice(abc.ABC):
                 float32 (batch, n_inputs).
 
         Returns:
-            float32 (batch, n_outputs). Row b depends on vector b and on the number of vectors displayed before it alone,
-            not on how they were split into calls.
+            float32 (batch, n_outputs). For ternary vectors, row b depends on vector b and on what was displayed before
+            it, not on how the vectors were split into calls.
 
         Raises:
             InvalidVectors: nothing was displayed.
@@ -165,7 +165,7 @@ class ProjectionDevice(abc.ABC):
                 raise DeviceClosed(f"device {self.info.name!r} is closed: call its open() or use it in a with block")
             if self._worker is None:
                 self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"optical-dfa-{self.info.name}")
-            return self._worker.submit(self.project, vectors)
+            return self._worker.submit(self.project, vectors.copy())  # the caller may go on with the array
 
     @property
     def fingerprint(self) -> str:
@@ -194,8 +194,8 @@ class ProjectionDevice(abc.ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state` was saved.
 
-        A state saved by another kind of device with the same fingerprint is accepted; it says nothing about the position
-        of this one, which stays as it is.
+        A state saved by another kind of device with the same fingerprint is accepted; it says nothing about the
+        position of this one, which stays as it is.
 
         Raises:
             FingerprintMismatch: the state belongs to another matrix, geometry or output map. Nothing was changed.
@@ -203,8 +203,8 @@ class ProjectionDevice(abc.ABC):
         if state.get("fingerprint") != self.fingerprint:
             raise FingerprintMismatch(
                 f"the saved state belongs to device {state.get('fingerprint')!r}, this device "
-                f"({self.info.name}, {self.info.n_inputs} inputs, {self.info.n_outputs} outputs) is {self.fingerprint!r}: "
-                "open the device with the matrix seed and size of the saved run"
+                f"({self.info.name}, {self.info.n_inputs} inputs, {self.info.n_outputs} outputs) is "
+                f"{self.fingerprint!r}: open the device with the matrix seed and size of the saved run"
             )
         if state["device"] == self.info.name:
             with self._lock:

@@ -12,7 +12,8 @@ from optical_dfa.emulator.numpy_product import DEFAULT_MEMORY_BUDGET_BYTES
 class DigitalDevice(ProjectionDevice):
     """The exact product, computed: what an optical device is compared with.
 
-    Output o is row o of T times the vector, an exact integer scaled to unit gain by one float32 multiplication. float32 vectors are multiplied by the same T in a plain float32 GEMM.
+    Output o is row o of T times the vector, an exact integer scaled to unit gain by one float32
+    multiplication. float32 vectors are multiplied by the same T in a plain float32 GEMM.
 
     Args:
         n_inputs: length of the vectors.

@@ -23,13 +23,14 @@ CHUNK_BYTES = 1 << 25
 """Frames, images and fields held at once; larger batches are displayed in parts, to the same result."""
 
 SATURATED_FRACTION = 0.01
-"""Fraction of saturated pixel readings above which the user is warned once: clipping is the first thing to spoil SNR."""
+"""Fraction of saturated pixel readings above which the user is warned once: clipping is what spoils SNR first."""
 
 
 class EmulatedDevice(ProjectionDevice):
     """The emulated optical bench: DMD frames, speckle, camera noise and quantisation, readout.
 
-    A ternary vector is shown as two binary patterns, + and -, each read by four-step phase stepping. A pattern without an ON feature is not displayed: its field is zero.
+    A ternary vector is shown as two binary patterns, + and -, each read by four-step phase stepping. A pattern without
+    an ON feature is not displayed: its field is zero.
 
     Args:
         n_inputs: length of the vectors, at most the mirrors of the DMD.
@@ -77,7 +78,7 @@ class EmulatedDevice(ProjectionDevice):
             n_inputs=n_inputs,
             n_outputs=n_outputs,
             linear=True,
-            exact=_is_exact(self.preset),
+            exact=_is_exact(self.preset, n_inputs),
             accepts_real=False,
             backend=bench.product.plan.backend,
             frames_per_vector=2 * self._readout.steps,
@@ -147,12 +148,15 @@ def _rank() -> int:
     return int(rank)
 
 
-def _is_exact(preset: Preset) -> bool:
-    """A noiseless bench whose every factor is a power of two returns the integers of the exact product unrounded."""
+def _is_exact(preset: Preset, n_inputs: int) -> bool:
+    """Whether the bench returns the integers of the exact product unrounded.
+
+    It does if nothing is noisy, every factor is a power of two, and the largest intensity, in units of the smallest
+    field squared, is an integer that float64 holds.
+    """
     photometry, camera = preset.bench.photometry, preset.bench.camera
-    factors = (
-        math.sqrt(photometry.signal_e_per_feature / (2 * VARIANCE)),
-        math.sqrt(photometry.reference_e),
-        camera.gain_dn_per_e,
-    )
-    return camera.noiseless and all(math.frexp(factor)[0] == 0.5 for factor in factors)
+    unit = math.sqrt(photometry.signal_e_per_feature / (2 * VARIANCE))
+    reference = math.sqrt(photometry.reference_e)
+    powers_of_two = all(math.frexp(factor)[0] == 0.5 for factor in (unit, reference, camera.gain_dn_per_e))
+    fits = unit <= reference and 2 * (127 * n_inputs + reference / unit) ** 2 < 2**53
+    return camera.noiseless and powers_of_two and fits

@@ -32,7 +32,10 @@ class Bench(Protocol):
         reference: bool = True,
         at: FrameStamp | None = None,
     ) -> npt.NDArray[Any]:
-        """Show binary frames (frames, n_frame_inputs), one reference phase (radians) each; images (frames, rows, columns)."""
+        """Show binary frames (frames, n_frame_inputs), one reference phase (radians) each.
+
+        Returns images (frames, rows, columns).
+        """
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Reading:
 
 
 class PhaseStepping:
-    """Four-step phase stepping: A = [(I₀ - I₂) + i (I₁ - I₃)] / (4R), the reference stepped by a quarter turn (FACTS §3).
+    """Four-step phase stepping: A = [(I₀ - I₂) + i (I₁ - I₃)] / (4R), the reference stepped by quarter turns.
 
     Signal-to-noise of one binary pattern: 4 Is R² / (Is + R² + s² + q²/12), with Is the mean signal, R² the reference,
     s the read noise and q the electrons per digital number.

@@ -13,7 +13,7 @@ from typing import Any
 from optical_dfa.devices.base import DeviceInfo, ProjectionDevice
 from optical_dfa.devices.digital import DigitalDevice
 from optical_dfa.devices.emulated import EmulatedDevice
-from optical_dfa.devices.errors import DeviceError, DeviceUnavailable, InvalidConfig, UnknownDevice
+from optical_dfa.devices.errors import DeviceUnavailable, InvalidConfig, UnknownDevice
 from optical_dfa.devices.faults import Fault, listed, nearest, unknown_key
 
 ENTRY_POINT_GROUP = "optical_dfa.devices"
@@ -41,12 +41,12 @@ class DeviceEntry:
 def available_devices() -> list[DeviceEntry]:
     """Every known device, in alphabetical order; those that cannot be loaded say why."""
     entries = [_entry(name, factory, "optical_dfa") for name, factory in _BUILT_IN.items()]
-    for name, point in _third_party().items():
+    for point in entry_points(group=ENTRY_POINT_GROUP):
         source = point.dist.name if point.dist else point.value
         try:
-            entries.append(_entry(name, _load(point), source))
+            entries.append(_entry(point.name, _load(point), source))
         except DeviceUnavailable as error:
-            entries.append(DeviceEntry(name, "", (), source, problem=str(error)))
+            entries.append(DeviceEntry(point.name, "", (), source, problem=str(error)))
     return sorted(entries, key=lambda entry: entry.name)
 
 
@@ -105,26 +105,21 @@ def check_device_config(name: str, **config: Any) -> DeviceInfo:
 def _factory(name: str) -> DeviceFactory:
     if name in _BUILT_IN:
         return _BUILT_IN[name]
-    third_party = _third_party()
-    if name in third_party:
-        return _load(third_party[name])
-    known = sorted({*_BUILT_IN, *third_party})
+    points = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    if name in points:
+        return _load(points[name])
+    known = sorted({*_BUILT_IN, *points})
     raise UnknownDevice(f"unknown device {name!r}.{nearest(name, known)} Known: {', '.join(known)}")
 
 
-def _third_party() -> dict[str, EntryPoint]:
-    points = {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
-    taken = sorted(points.keys() & _BUILT_IN.keys())
-    if taken:
-        raise InvalidConfig(
-            f"entry point {points[taken[0]].value!r} offers a device called {taken[0]!r}, which is ours: rename it"
-        )
-    return points
-
-
 def _load(point: EntryPoint) -> DeviceFactory:
+    offers = [other.value for other in entry_points(group=ENTRY_POINT_GROUP) if other.name == point.name]
+    if point.name in _BUILT_IN or len(offers) > 1:
+        takers = " and ".join([*offers, *["optical_dfa"] * (point.name in _BUILT_IN)])
+        raise DeviceUnavailable(f"several devices are called {point.name!r} ({takers}): uninstall or rename one")
     try:
         factory: DeviceFactory = point.load()
+        inspect.signature(factory)
     except Exception as error:
         raise DeviceUnavailable(f"device {point.name!r} ({point.value}) cannot be loaded: {error}") from error
     return factory

@@ -138,7 +138,9 @@ class EmulatedBench:
     ) -> None:
         apparatus = parameters.apparatus
         mirrors, pixels = apparatus.dmd_mirrors, apparatus.camera_pixels
-        require(1 <= n_frame_inputs <= mirrors, "inputs", n_frame_inputs, f"1 … {mirrors:,}, one DMD mirror or more each")
+        require(
+            1 <= n_frame_inputs <= mirrors, "inputs", n_frame_inputs, f"1 … {mirrors:,}, one DMD mirror or more each"
+        )
         require(1 <= n_pixels <= pixels, "pixels", n_pixels, f"1 … {pixels:,}, the size of the camera")
         rows = math.ceil(n_pixels / ROI_COLUMNS)
         shape = (rows, math.ceil(n_pixels / rows))
@@ -213,7 +215,9 @@ class EmulatedBench:
 
         rows, columns = self.info.image_shape
         images = np.empty((len(frames), rows * columns), self.parameters.camera.image_dtype)
-        keys = derive_key(self.seed, _NOISE, at.stream, at.first_frame + np.arange(len(frames), dtype=np.uint64)[:, None])
+        keys = derive_key(
+            self.seed, _NOISE, at.stream, at.first_frame + np.arange(len(frames), dtype=np.uint64)[:, None]
+        )
         step = max(1, BLOCK_PIXELS // (rows * columns))
         for first in range(0, len(frames), step):
             block = slice(first, first + step)
@@ -221,11 +225,9 @@ class EmulatedBench:
             images[block] = self.parameters.camera.expose(mean_e, (keys[0][block], keys[1][block]))
         return images.reshape(len(frames), rows, columns)
 
-    def _intensity(
-        self, field: npt.NDArray[np.int32], phasors: npt.NDArray[np.complex128]
-    ) -> Real:
+    def _intensity(self, field: npt.NDArray[np.int32], phasors: npt.NDArray[np.complex128]) -> Real:
         """Mean electrons |amplitude · field + reference|², (frames, pixels)."""
-        # float32 resolves 1e-7 of a mean that shot noise alone blurs by more than 1e-3; the ideal bench has no such excuse
+        # float32 resolves 1e-7 of a mean that shot noise blurs by more than 1e-3; the ideal bench has no such excuse
         real: type[np.float32 | np.float64] = np.float64 if self.parameters.camera.adc_bits is None else np.float32
         total: npt.NDArray[Any] = np.zeros((len(field), field.shape[1] // 2), real)
         for quadrature, reference in ((0, phasors.real), (1, phasors.imag)):

@@ -48,7 +48,7 @@ class Camera:
 
     @property
     def image_dtype(self) -> np.dtype[Any]:
-        """dtype of the images: uint8, uint16 or, without a converter, float64."""
+        """Data type of the images: uint8, uint16 or, without a converter, float64."""
         if self.adc_bits is None:
             return np.dtype(np.float64)
         return np.dtype(np.uint8 if self.adc_bits == 8 else np.uint16)

@@ -2,7 +2,8 @@
 
 T is one real matrix of integers in [-127, 127]. Rows 2m and 2m+1 are the two quadratures of speckle mode m, whose
 complex field is (row 2m + i·row 2m+1)·x. Entry (o, k) depends on (seed, o, k) alone, so a larger matrix extends a
-smaller one. Four entries, T[o, 4·k4 … 4·k4+3], are the bytes (least significant first) of one 32-bit word w(o, k4) passed through a table:
+smaller one. Four entries, T[o, 4·k4 … 4·k4+3], are the bytes, least significant first, of one 32-bit word w(o, k4)
+passed through a table:
 
 - the matrix is cut into tiles of `TILE_ROWS` x `TILE_COLUMNS` entries; tile (r, c) has the key (seed, r, c);
 - inside a tile, the counter of the word is 256·(o mod 256) + (k4 mod 256);
@@ -54,9 +55,7 @@ TABLE = _quantile_table()
 TABLE.setflags(write=False)
 
 
-def tile_key(
-    seed: int, row_block: int | npt.NDArray[np.uint64], column_block: int | npt.NDArray[np.uint64]
-) -> Key:
+def tile_key(seed: int, row_block: int | npt.NDArray[np.uint64], column_block: int | npt.NDArray[np.uint64]) -> Key:
     """Key of tile (row_block, column_block) of the matrix of `seed`; arrays of blocks give arrays of keys."""
     return derive_key(seed, row_block, column_block)
 

@@ -22,8 +22,8 @@ _TAIL = np.float32(2**0.5) * np.array(
 def standard_normals(words: UInt32Array) -> npt.NDArray[np.float32]:
     """Standard normal float32 numbers, one for each word.
 
-    The upper 24 bits give a uniform number at the middle of one of 2^24 equal cells; its normal quantile is returned,
-    so |z| ≤ 5.42.
+    The upper 24 bits, read as a signed number, give a uniform number at the middle of one of 2^24 equal cells of
+    (-1, 1); the normal number of that rank is returned, so |z| ≤ 5.42.
     """
     # -2^23 … 2^23-1, then the middle of the cell: exact. C order, because the tail is addressed by flat indices.
     x = (words.view(np.int32) >> np.int32(8)).astype(np.float32, order="C")

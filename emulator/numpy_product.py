@@ -106,15 +106,14 @@ class NumpyProduct:
         """Rows of T, int8 (number of rows, n_inputs). Allocates them: ask for few if T is large."""
         chosen = range(self.n_outputs)[rows]
         low, high = sorted((chosen[0], chosen[-1])) if chosen else (0, -1)
-        blocks = range(low // TILE_ROWS, high // TILE_ROWS + 1)
-        out = np.empty((len(blocks) * TILE_ROWS, self.n_inputs), np.int8)
-        for place, row_block in enumerate(blocks):
+        out = np.empty((high + 1 - low, self.n_inputs), np.int8)
+        for row_block in range(low // TILE_ROWS, high // TILE_ROWS + 1):
+            top = row_block * TILE_ROWS
+            start, stop = max(low, top), min(high + 1, top + TILE_ROWS)
             for first in range(0, self.n_inputs, SLAB_COLUMNS):
-                out[place * TILE_ROWS : (place + 1) * TILE_ROWS, first : first + SLAB_COLUMNS] = self._make(
-                    row_block, first
-                )
-        offset = low // TILE_ROWS * TILE_ROWS
-        upwards = out[low - offset : high + 1 - offset : abs(chosen.step)]
+                slab = self._make(row_block, first)[start - top : stop - top]
+                out[start - low : stop - low, first : first + SLAB_COLUMNS] = slab
+        upwards = out[:: abs(chosen.step)]
         return upwards if chosen.step > 0 else upwards[::-1]
 
     def _accumulate(self, vectors: npt.NDArray[np.generic], out: npt.NDArray[np.generic]) -> None:

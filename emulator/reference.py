@@ -6,7 +6,6 @@ import numpy.typing as npt
 from optical_dfa.emulator.hashing import hash_words
 from optical_dfa.emulator.matrix import (
     TABLE,
-    TILE_COLUMNS,
     TILE_ROWS,
     WORDS_PER_TILE_ROW,
     check_geometry,

@@ -7,11 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from optical_dfa.attachment import attach
     from optical_dfa.audit import Audit
     from optical_dfa.devices import open_device
     from optical_dfa.encode import Ternarize
     from optical_dfa.errors import AttachError, FeedbackError, FeedbackShapeError, NonFiniteError
-    from optical_dfa.feedback import Feedback, Plan, attach
+    from optical_dfa.feedback import Feedback, Plan
 
 __version__ = "0.1.0"
 
@@ -38,7 +39,7 @@ _HOMES = {
     "NonFiniteError": "errors",
     "Plan": "feedback",
     "Ternarize": "encode",
-    "attach": "feedback",
+    "attach": "attachment",
     "open_device": "devices",
 }
 

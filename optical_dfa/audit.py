@@ -47,6 +47,12 @@ class Reached:
 
     exact: frozenset[int]
     points: Mapping[str, frozenset[int]]
+    trainable: frozenset[int]
+    """Parameters that were not frozen when the graph was read."""
+
+    def covers(self, net: nn.Module) -> bool:
+        """Whether every parameter of `net` that is not frozen now was in the graph."""
+        return all(id(parameter) in self.trainable for parameter in net.parameters() if parameter.requires_grad)
 
 
 def leaves(tensors: Iterable[Tensor]) -> frozenset[int]:

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich import box
@@ -23,7 +24,7 @@ SEEDS = (0, 1, 2)
 
 _TERNARY = {"kind": "relative", "threshold": 0.5}
 
-METHODS = {
+METHODS: dict[str, dict[str, Any]] = {
     "backpropagation": {"training": {"method": "bp"}},
     "exact DFA": {"feedback": {"ternarize": None}, "device": "digital"},
     "ternarised DFA": {"feedback": {"ternarize": _TERNARY}, "device": "digital"},
@@ -64,7 +65,7 @@ COLUMNS = ("method", "test %", "time s", "frames", "device s", "device J", "SNR 
 
 def config_of(method: str, seed: int) -> RunConfig:
     """Configuration of one run of the demo."""
-    changes: dict[str, object] = {key: value for key, value in METHODS[method].items() if key != "training"}
+    changes = {key: value for key, value in METHODS[method].items() if key != "training"}
     # one thread: with a net this small a second one only waits, and badly so on a busy machine
     training = {"epochs": 20, "batch_size": 32, "threads": 1, "seed": seed, **METHODS[method].get("training", {})}
     return RunConfig.model_validate({"task": {"name": "digits"}, "training": training, **changes})
@@ -75,8 +76,8 @@ def demo(out: Path) -> None:
     console = Console(highlight=False)
     task = load_task("digits")
     console.print(
-        f"[bold]Five ways to train a 64-256-256-10 tanh net on handwritten digits[/]\n{len(task.train_images):,} training "
-        f"and {len(task.test_images)} test images, {len(SEEDS)} seeds"
+        "[bold]Five ways to train a 64-256-256-10 tanh net on handwritten digits[/]\n"
+        f"{len(task.train_images):,} training and {len(task.test_images)} test images, {len(SEEDS)} seeds"
     )
     bar = Progress(
         TextColumn("{task.description:<21}"),
@@ -105,9 +106,8 @@ def _train(config: RunConfig, task: ImageTask, out: Path, show: Callable[[float]
     with torch_threads(config.training.threads), torch.random.fork_rng(devices=[]), Run(config, task) as run:
         torch.manual_seed(config.training.seed)
         for epoch in range(config.training.epochs):
-            for batch in epoch_order(config.training.seed, epoch, len(task.train_images)).split(
-                config.training.batch_size
-            ):
+            order = epoch_order(config.training.seed, epoch, len(task.train_images))
+            for batch in order.split(config.training.batch_size):  # type: ignore[no-untyped-call]
                 run.train_step(batch)
             show(run.end_epoch().test_accuracy)
         return Result.of(out, run.history, run.measured_snr_db())

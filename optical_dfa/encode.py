@@ -27,9 +27,9 @@ class Ternarize:
     Kinds:
         relative: +1 above `threshold` times the largest |e| of the sample, -1 below minus that (default threshold 0.5).
             Scale ‖e‖/‖t‖ of the sample. Blind to the scale of the loss: τ(s·e) = s·τ(e).
-        absolute: +1 where rows · e > `threshold` (default 0.1), as in the papers (FACTS §1.2), which assume a loss averaged
-            over the rows. Scale ‖e‖/‖t‖. Not scale-equivariant: loss scaling, another reduction or gradient accumulation
-            change what is displayed, and a confident net shows nothing at all.
+        absolute: +1 where rows · e > `threshold` (default 0.1), as in "Light-in-the-loop" (arXiv 2006.01475), which
+            averages the loss over the rows. Scale ‖e‖/‖t‖. Not scale-equivariant: loss scaling, another reduction or
+            gradient accumulation change what is displayed, and a confident net shows nothing at all.
         stochastic: ±1 with probability |e| / max|e|, scale max|e|: unbiased, E[scale · t] = e. Takes no threshold.
 
     Args:
@@ -49,6 +49,8 @@ class Ternarize:
         defaults = {"relative": 0.5, "absolute": 0.1, "stochastic": None}
         if self.kind not in defaults:
             raise ValueError(f"kind must be one of {', '.join(defaults)}; got {self.kind!r}")
+        if not isinstance(self.threshold, int | float | None):
+            raise ValueError(f"threshold must be a number or None; got {self.threshold!r}")
         if self.threshold is None:
             object.__setattr__(self, "threshold", defaults[self.kind])
         elif self.kind == "stochastic":
@@ -56,8 +58,8 @@ class Ternarize:
         elif not 0 <= self.threshold < (1 if self.kind == "relative" else math.inf):
             accepted = "from 0 to below 1" if self.kind == "relative" else "finite and not negative"
             raise ValueError(f"the threshold of kind {self.kind!r} must be {accepted}; got {self.threshold!r}")
-        if not 0 <= self.seed < 1 << 32:
-            raise ValueError(f"seed must be from 0 to 2^32-1; got {self.seed!r}")
+        if not (isinstance(self.seed, int) and 0 <= self.seed < 1 << 32):
+            raise ValueError(f"seed must be an int from 0 to 2^32-1; got {self.seed!r}")
 
     def __call__(self, error: Tensor, call: int = 0) -> Encoded:
         """Encode error vectors.
@@ -74,12 +76,12 @@ class Ternarize:
             draws = torch.rand(error.shape, generator=generator, device=error.device)
             shown = draws * scale < error.abs()
             return Encoded((shown * error.sign()).to(torch.int8), scale)
-        assert self.threshold is not None  # noqa: S101  # filled in by __post_init__
+        assert self.threshold is not None  # filled in by __post_init__
         if self.kind == "relative":
             limit: Tensor | float = self.threshold * error.abs().amax(1, keepdim=True)
         else:
             limit = self.threshold / max(len(error), 1)
         vectors = (error > limit).to(torch.int8) - (error < -limit).to(torch.int8)
         shown_norm = (vectors != 0).sum(1, keepdim=True).sqrt()
-        scale = torch.linalg.vector_norm(error, dim=1, keepdim=True) / shown_norm
-        return Encoded(vectors, torch.where(shown_norm > 0, scale, 0.0))
+        norm = torch.linalg.vector_norm(error, dim=1, keepdim=True, dtype=torch.float64)  # float32 squares overflow
+        return Encoded(vectors, torch.where(shown_norm > 0, norm / shown_norm, 0.0).float())

@@ -43,7 +43,9 @@ def learning_curves(curves: Mapping[str, Sequence[Sequence[float]]], title: str,
     close.set_ylim(min(float(last[last > top - 4].min()) - 2, top - 3), top + 1)
     whole.set_title("all of it", fontsize=10)
     close.set_title("the last points", fontsize=10)
-    figure.legend(*whole.get_legend_handles_labels(), loc="outside lower center", ncols=len(curves), fontsize=9, frameon=False)
+    figure.legend(
+        *whole.get_legend_handles_labels(), loc="outside lower center", ncols=len(curves), fontsize=9, frameon=False
+    )
     figure.suptitle(title)
     _save(figure, path)
 
@@ -87,7 +89,13 @@ def _intensity_histogram(axes: "Axes", electrons: Any, mean_e: float, parameters
     step = 1 / camera.gain_dn_per_e if camera.adc_bits else mean_e / 20
     width = max(1, round(0.1 * mean_e / step)) * step
     edges = np.arange(-step / 2, electrons.max() + width, width)  # half-way between digital numbers
-    axes.hist(electrons.ravel() / mean_e, bins=(edges / mean_e).tolist(), density=True, color=COLOURS[4], label="camera pixels")
+    axes.hist(
+        electrons.ravel() / mean_e,
+        bins=(edges / mean_e).tolist(),
+        density=True,
+        color=COLOURS[4],
+        label="camera pixels",
+    )
     intensity = np.linspace(0, edges[-1] / mean_e, 200)
     axes.plot(intensity, np.exp(-intensity), color="black", linewidth=1.5, label="fully developed speckle, exp(-I/⟨I⟩)")
     if electrons.max() * camera.gain_dn_per_e > camera.saturation_dn - 0.5:
@@ -113,7 +121,7 @@ def _field_scatter(axes: "Axes", true: Any, recovered: Any) -> None:
 
 def _subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple["Figure", Any]:
     try:
-        from matplotlib.figure import Figure  # noqa: PLC0415  # optional, and slow to import
+        from matplotlib.figure import Figure  # optional, and slow to import
     except ImportError as error:
         raise ImportError("figures need matplotlib: pip install 'optical_dfa[plot]'") from error
     figure = Figure(figsize=size, layout="constrained")  # not pyplot: no global state, no display

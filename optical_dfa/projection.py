@@ -62,8 +62,8 @@ class Projector:
         if info.n_inputs != n_inputs or info.n_outputs < n_outputs:
             raise FeedbackShapeError(
                 f"the error has {n_inputs} features and the feedback points need {n_outputs} outputs, but device "
-                f"{info.name!r} has {info.n_inputs} inputs and {info.n_outputs} outputs: open one of the right size, or "
-                "give attach the device's name and let it be sized to the net"
+                f"{info.name!r} has {info.n_inputs} inputs and {info.n_outputs} outputs: open one of the right size, "
+                "or give attach the device's name and let it be sized to the net"
             )
         return self.device
 
@@ -76,8 +76,8 @@ class Projector:
         if bad:
             if self.nonfinite == "raise":
                 raise NonFiniteError(
-                    f"{bad} of {len(error)} error vectors hold NaN or infinity: lower the learning rate, look at the loss, "
-                    "or attach with nonfinite='nan' to let a GradScaler skip the step"
+                    f"{bad} of {len(error)} error vectors hold NaN or infinity: lower the learning rate, look at the "
+                    "loss, or attach with nonfinite='nan' to let a GradScaler skip the step"
                 )
             error = error.masked_fill(~finite[:, None], 0.0)
         if self.encoder is None:

@@ -1,9 +1,8 @@
 """The token tap: Direct Feedback Alignment as plain autograd.
 
-A block's output passes through `Branch`, which returns a *token*: h's shape and dtype, one element of storage. The next
-block gets `h.detach()`. `Tap` joins the net's output with the tokens; its backward projects the error once and hands each
-token its share, which `Branch` passes on to the block. Nothing is computed and thrown away, so a step is cheaper than
-backpropagation's.
+A block's output passes through `Branch`, which returns a *token*: h's shape and dtype, one element of storage. The
+next block gets `h.detach()`. `Tap` joins the net's output with the tokens; its backward projects the error once and
+hands each token its share, which `Branch` passes on to the block. Nothing is computed and thrown away.
 """
 
 from collections.abc import Sequence

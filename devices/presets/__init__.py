@@ -54,7 +54,7 @@ def load_preset(preset: str | Preset, overrides: Mapping[str, Any] | None = None
         values = yaml.safe_load(resources.files(__name__).joinpath(f"{preset}.yaml").read_text("utf-8"))
         name, description = preset, values.pop("description")
     try:
-        # as JSON, because pydantic's strict mode (no "4" for 4, no true for 1.0) takes mappings for dataclasses only there
+        # as JSON: in pydantic's strict mode (no "4" for 4, no true for 1.0) a mapping makes a dataclass only from there
         bench = _PARAMETERS.validate_json(json.dumps(_merged(values, overrides or {})))
     except ValidationError as error:
         faults = list(validation_faults(error, BenchParameters))

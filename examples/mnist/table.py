@@ -11,7 +11,7 @@ import math
 import statistics
 from pathlib import Path
 
-from optical_dfa.config_file import load_config
+from optical_dfa.config import load_config
 from optical_dfa.training import Result, train
 from optical_dfa.training.log import write_json
 

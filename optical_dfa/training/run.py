@@ -9,11 +9,12 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from optical_dfa.attachment import attach
 from optical_dfa.config import RunConfig
 from optical_dfa.data import ImageTask
 from optical_dfa.devices import Usage, measured_snr_db
 from optical_dfa.encode import Ternarize
-from optical_dfa.feedback import Feedback, attach
+from optical_dfa.feedback import Feedback
 from optical_dfa.run_errors import CheckpointError, LossNotFinite
 from optical_dfa.training.log import EpochMetrics
 from optical_dfa.training.models import ACTIVATIONS, build_mlp

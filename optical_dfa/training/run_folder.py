@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from optical_dfa.config import RunConfig
+from optical_dfa.config.yaml_marks import YamlSyntaxError, parse_marked
 from optical_dfa.files import PART, write_text_whole
 from optical_dfa.run_errors import RunFolderError
-from optical_dfa.yaml_marks import YamlSyntaxError, parse_marked
 
 
 class RunFolder:

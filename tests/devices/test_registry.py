@@ -253,10 +253,13 @@ def test_a_broken_device_is_listed_with_its_problem(value: str, reason: str, mon
 
 
 def test_a_device_that_takes_our_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    offer(monkeypatch, digital="glassworks:Mirror")
-    with pytest.raises(InvalidConfig) as error:
-        available_devices()
-    assert str(error.value) == (
-        "entry point 'glassworks:Mirror' offers a device called 'digital', which is ours: rename it"
-    )
+    offer(monkeypatch, digital="glassworks:Mirror", odd="math:pi")
+    problems = {entry.source: entry.problem for entry in available_devices() if entry.problem}
+    assert problems == {
+        "glassworks:Mirror": "several devices are called 'digital' (glassworks:Mirror and optical_dfa): "
+        "uninstall or rename one",
+        "math:pi": "device 'odd' (math:pi) cannot be loaded: 3.141592653589793 is not a callable object",
+    }
+    with pytest.raises(DeviceUnavailable, match="cannot be loaded"):
+        make_device("odd", n_inputs=2, n_outputs=2)
     assert type(make_device("digital", n_inputs=2, n_outputs=2)) is DigitalDevice

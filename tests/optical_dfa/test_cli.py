@@ -125,7 +125,7 @@ def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_warnings_are_one_line() -> None:
     program = (
-        "import warnings; from optical_dfa.cli_errors import clean_errors\nwith clean_errors(): warnings.warn('dim')"
+        "import warnings; from optical_dfa.cli.errors import clean_errors\nwith clean_errors(): warnings.warn('dim')"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr == "warning: dim\n"

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from optical_dfa.config import RunConfig, TernarizeConfig
-from optical_dfa.config_file import load_config
+from optical_dfa.config import RunConfig, TernarizeConfig, load_config
+from optical_dfa.config.yaml_marks import YamlSyntaxError, dump_yaml, parse_marked
 from optical_dfa.encode import Ternarize
 from optical_dfa.run_errors import ConfigError
-from optical_dfa.yaml_marks import YamlSyntaxError, dump_yaml, parse_marked
 
 
 @pytest.fixture

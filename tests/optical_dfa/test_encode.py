@@ -218,8 +218,8 @@ def test_figures_of_a_gaussian_vector() -> None:
         ),
         ({"threshold": math.inf, "kind": "absolute"}, "must be finite and not negative; got inf"),
         ({"threshold": 0.5, "kind": "stochastic"}, "kind 'stochastic' takes no threshold; got 0.5: leave it out"),
-        ({"seed": -1}, "seed must be from 0 to 2^32-1; got -1"),
-        ({"seed": 1 << 32}, "seed must be from 0 to 2^32-1; got 4294967296"),
+        ({"seed": -1}, "seed must be an int from 0 to 2^32-1; got -1"),
+        ({"seed": 1 << 32}, "seed must be an int from 0 to 2^32-1; got 4294967296"),
     ],
 )
 def test_bad_arguments_are_refused(arguments: dict[str, Any], text: str) -> None:

@@ -37,7 +37,9 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
             process.kill()
             process.wait()
             kills += 1
-    weights = [torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["net"] for name in ("undisturbed", "killed")]
+    weights = [
+        torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["net"] for name in ("undisturbed", "killed")
+    ]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert kills >= 3
     print(f"\nkilled {kills} times with SIGKILL: weights identical to the bit")

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from optical_dfa.data.idx import Bytes, read_pair
 from optical_dfa.files import write_whole
-from optical_dfa.idx import Bytes, read_pair
 from optical_dfa.run_errors import DataError
 
 _OPENML = {"mnist": "mnist_784", "fashion-mnist": "Fashion-MNIST"}

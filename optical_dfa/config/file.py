@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from optical_dfa.config import FaultsError, RunConfig
+from optical_dfa.config.models import FaultsError, RunConfig
+from optical_dfa.config.yaml_marks import MarkedValue, Path, YamlSyntaxError, parse_marked
 from optical_dfa.devices.faults import Fault, validation_faults
 from optical_dfa.run_errors import ConfigError
-from optical_dfa.yaml_marks import MarkedValue, Path, YamlSyntaxError, parse_marked
 
 
 def load_config(path: str | FilePath, overrides: Sequence[str] = ()) -> RunConfig:

@@ -46,10 +46,10 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
     """Train a net as a YAML file says."""
-    from optical_dfa.cli_errors import clean_errors
+    from optical_dfa.cli.errors import clean_errors
 
     with clean_errors():
-        from optical_dfa.config_file import load_config
+        from optical_dfa.config import load_config
 
         run_config = load_config(config, overrides or [])
         from optical_dfa.training import train as run_training
@@ -66,7 +66,7 @@ def demo(
     ] = Path("runs/demo"),
 ) -> None:
     """Train handwritten digits in five ways, and compare them."""
-    from optical_dfa.cli_errors import clean_errors
+    from optical_dfa.cli.errors import clean_errors
 
     with clean_errors():
         from optical_dfa.demo import demo as run_demo
@@ -79,8 +79,8 @@ def devices() -> None:
     """List the devices that can project the error, and their options."""
     from rich.console import Console
 
-    from optical_dfa.cli_devices import show_devices
-    from optical_dfa.cli_errors import clean_errors
+    from optical_dfa.cli.devices import show_devices
+    from optical_dfa.cli.errors import clean_errors
 
     with clean_errors():
         show_devices(Console(highlight=False))

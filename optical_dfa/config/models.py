@@ -1,6 +1,6 @@
 """The configuration of a training run: what is learnt, by which net, how, and by which device. No torch.
 
-Frozen; every key is known, typed and checked. `optical_dfa.config_file` reads it from YAML.
+Frozen; every key is known, typed and checked. `optical_dfa.config.load_config` reads it from YAML.
 """
 
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 
+from optical_dfa.config.yaml_marks import dump_yaml
 from optical_dfa.devices import DeviceError, DeviceInfo, UnknownDevice, check_device_config
 from optical_dfa.devices.faults import Fault
-from optical_dfa.yaml_marks import dump_yaml
 
 Method = Literal["bp", "dfa", "shallow"]
 

@@ -1,0 +1,5 @@
+"""The command `optical-dfa`."""
+
+from optical_dfa.cli.main import app
+
+__all__ = ["app"]

@@ -1,0 +1,21 @@
+"""The configuration of a training run: typed, read from YAML, every fault reported at once with its place. No torch."""
+
+from optical_dfa.config.file import load_config
+from optical_dfa.config.models import (
+    FeedbackConfig,
+    ModelConfig,
+    RunConfig,
+    TaskConfig,
+    TernarizeConfig,
+    TrainingConfig,
+)
+
+__all__ = [
+    "FeedbackConfig",
+    "ModelConfig",
+    "RunConfig",
+    "TaskConfig",
+    "TernarizeConfig",
+    "TrainingConfig",
+    "load_config",
+]

@@ -104,14 +104,12 @@ class BenchInfo:
 
 @dataclass(frozen=True)
 class FrameStamp:
-    """Which frames these are: emulated noise depends on it and on nothing else, so a repeated request is identical."""
+    """Which frames these are: noise depends on seed, stamp and pixel alone, so a repeated request is identical."""
 
     stream: int
     """Independent sequence of frames, 0 … 2^64-1; one for each client or rank."""
     first_frame: int
     """Number, in its stream, of the first frame of the request; the others follow."""
-    time_s: float = 0.0
-    """Modelled device time of the first frame, seconds."""
 
 
 class EmulatedBench:

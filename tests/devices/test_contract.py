@@ -2,54 +2,18 @@
 
 import hashlib
 import json
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
+from device_kinds import EXACT_KINDS, KINDS, closed, counts, every_kind, opened, ternary
 
 from optical_dfa.devices import (
     FingerprintMismatch,
-    ProjectionDevice,
     Usage,
     emulated,
-    make_device,
 )
 from optical_dfa.emulator import reference
 from optical_dfa.emulator.matrix import UNIT
-
-# Ten features ON a side give Is 250 e- beside R² 1500 e-: no pixel near the full well of 10,000 e-.
-KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "digital": ("digital", {}),
-    "ideal": ("emulator", {"preset": "ideal"}),
-    "noisy": ("emulator", {"photometry": {"signal_e_per_feature": 25.0}}),
-}
-EXACT_KINDS = ("digital", "ideal")
-every_kind = pytest.mark.parametrize("kind", KINDS)
-
-Ternary = npt.NDArray[np.int8]
-
-
-def closed(kind: str, n_inputs: int = 30, n_outputs: int = 21, **options: Any) -> ProjectionDevice:
-    name, preset = KINDS[kind]
-    return make_device(name, **{"n_inputs": n_inputs, "n_outputs": n_outputs, **preset, **options})
-
-
-def opened(kind: str, n_inputs: int = 30, n_outputs: int = 21, **options: Any) -> ProjectionDevice:
-    return closed(kind, n_inputs, n_outputs, **options).open()
-
-
-def ternary(batch: int, n_inputs: int = 30) -> Ternary:
-    """Random vectors; of every five, one is zero, one has no +1 and one has no -1."""
-    vectors = np.random.default_rng(batch).integers(-1, 2, (batch, n_inputs), np.int8)
-    vectors[1::5] = 0
-    vectors[2::5] = -np.abs(vectors[2::5])
-    vectors[3::5] = np.abs(vectors[3::5])
-    return vectors
-
-
-def counts(usage: Usage) -> dict[str, float]:
-    return {name: value for name, value in vars(usage).items() if name != "wall_seconds"}
 
 
 @every_kind

@@ -100,7 +100,11 @@ class ProjectionDevice(abc.ABC):
     matrix_identity: Mapping[str, Any]
     """What tells this matrix from any other, as JSON values: version and seed, or the serial number of a medium."""
 
+    settings: Mapping[str, Any]
+    """Every option it was made with but its size, defaults included, as JSON values: for logs."""
+
     def __init__(self) -> None:
+        self.settings = {}
         self.usage = Usage()
         self._lock = threading.RLock()
         self._is_open = False

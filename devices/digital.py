@@ -28,6 +28,7 @@ class DigitalDevice(ProjectionDevice):
         super().__init__()
         self._product = NumpyProduct(n_inputs, n_outputs, seed, memory_budget_bytes)
         self.matrix_identity = emulated_matrix_identity(seed)
+        self.settings = {"seed": seed, "memory_budget_bytes": memory_budget_bytes}
         self.info = DeviceInfo(
             name="digital",
             n_inputs=n_inputs,

@@ -1,5 +1,6 @@
 """The emulated optical device: every projection goes through DMD frames, speckle, camera and readout."""
 
+import dataclasses
 import math
 import os
 import warnings
@@ -72,6 +73,13 @@ class EmulatedDevice(ProjectionDevice):
         self._next_frame = 0
         self._warned = False
         self.matrix_identity = emulated_matrix_identity(seed)
+        self.settings = {
+            "seed": seed,
+            "preset": self.preset.name,
+            "stream": self._stream,
+            "memory_budget_bytes": memory_budget_bytes,
+            **dataclasses.asdict(self.preset.bench),
+        }
         rows, columns = bench.info.image_shape
         self.info = DeviceInfo(
             name="emulator",

@@ -50,6 +50,8 @@ def validation_faults(error: ValidationError, model: type) -> Iterator[Fault]:
             yield Fault(path, unknown_key(path[-1], _fields_at(model, path[:-1])))
         elif kind in ("missing", "missing_argument"):
             yield Fault(path, "missing; it must be given")
+        elif kind in ("tuple_type", "list_type"):
+            yield Fault(path, f"must be a list, [{detail['input']!r}] for one value; got {detail['input']!r}")
         elif kind == "value_error":
             yield Fault(path, str(detail["ctx"]["error"]))
         elif kind == "literal_error":

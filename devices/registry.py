@@ -15,6 +15,7 @@ from optical_dfa.devices.digital import DigitalDevice
 from optical_dfa.devices.emulated import EmulatedDevice
 from optical_dfa.devices.errors import DeviceUnavailable, InvalidConfig, UnknownDevice
 from optical_dfa.devices.faults import Fault, listed, nearest, unknown_key
+from optical_dfa.emulator.checks import ParameterError
 
 ENTRY_POINT_GROUP = "optical_dfa.devices"
 
@@ -69,7 +70,8 @@ def make_device(name: str, **config: Any) -> ProjectionDevice:
         except InvalidConfig as error:
             faults += error.faults or [Fault((), str(error))]
         except (TypeError, ValueError) as error:
-            faults.append(Fault((), str(error)))
+            name_of = error.name if isinstance(error, ParameterError) else ""
+            faults.append(Fault((name_of,) if name_of in options else (), str(error)))
     if faults:
         raise InvalidConfig(f"device {name!r} cannot be made:{listed(faults)}", faults)
     return device

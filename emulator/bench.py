@@ -22,7 +22,7 @@ BLOCK_PIXELS = 1 << 16
 """Pixel exposures computed at once: a few float32 temporaries of this size stay in a core's L2 cache."""
 
 ROI_COLUMNS = 2040
-"""Widest region of interest of the camera, pixels (FACTS §3: readout time counts rows of 2040)."""
+"""Widest region of interest of the camera, pixels."""
 
 _NOISE = 1  # separates the keys of camera noise from those of anything else that one seed will ever draw
 
@@ -48,7 +48,7 @@ class Photometry:
 
 @dataclass(frozen=True)
 class Apparatus:
-    """Size, speed and power of the machine (FACTS §3)."""
+    """Size, speed and power of the machine."""
 
     __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
 
@@ -67,7 +67,10 @@ class Apparatus:
             require(0 < value < math.inf, name, value, "a finite number > 0")
 
     def frame_time_us(self, n_pixels: int, exposure_us: float) -> float:
-        """Time from frame to frame, microseconds: max(minimum, max(readout, exposure) + 50) (FACTS §3, vendor rule)."""
+        """Time from frame to frame, microseconds: max(minimum, max(readout, exposure) + 50).
+
+        The rule, and the readout time of a row, are those of the vendor's software (lightonml 1.4.3).
+        """
         readout_us = 2.6875 * math.ceil(n_pixels / ROI_COLUMNS) + 32.25
         return max(self.min_frame_time_us, max(readout_us, exposure_us) + 50.0)
 

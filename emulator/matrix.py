@@ -18,6 +18,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+from optical_dfa.emulator.checks import require
 from optical_dfa.emulator.hashing import Key, derive_key
 
 VERSION = 1
@@ -71,7 +72,5 @@ def check_geometry(n_inputs: int, n_outputs: int, seed: int) -> None:
         ("n_outputs", n_outputs, 1, MAX_OUTPUTS),
         ("seed", seed, 0, (1 << 64) - 1),
     ):
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise ValueError(f"{name} must be an int, got {value!r}")
-        if not low <= value <= high:
-            raise ValueError(f"{name} must be from {low:,} to {high:,}, got {value:,}")
+        number = isinstance(value, int) and not isinstance(value, bool)
+        require(number and low <= value <= high, name, value, f"an int from {low:,} to {high:,}")

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from optical_dfa.config import RunConfig
 from optical_dfa.data import ImageTask, load_task
-from optical_dfa.figures import learning_curves, speckle
+from optical_dfa.figures import learning_curves, require_matplotlib, speckle
 from optical_dfa.training.log import Result
 from optical_dfa.training.run import Run
 from optical_dfa.training.trainer import epoch_order, torch_threads
@@ -73,6 +73,7 @@ def config_of(method: str, seed: int) -> RunConfig:
 
 def demo(out: Path) -> None:
     """Train every method and seed, print the table, and write `summary.png`, `speckle.png` and `table.md` to `out`."""
+    require_matplotlib()
     console = Console(highlight=False)
     task = load_task("digits")
     console.print(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from optical_dfa.devices import EmulatedDevice, load_preset
 from optical_dfa.emulator import EmulatedBench, FrameStamp
+from optical_dfa.run_errors import MissingExtra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,11 +121,16 @@ def _field_scatter(axes: "Axes", true: Any, recovered: Any) -> None:
     axes.grid(alpha=0.3)
 
 
+def require_matplotlib() -> None:
+    """Raise `MissingExtra` if matplotlib is not installed."""
+    if find_spec("matplotlib") is None:
+        raise MissingExtra("figures need matplotlib: pip install 'optical_dfa[plot]'")
+
+
 def _subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple["Figure", Any]:
-    try:
-        from matplotlib.figure import Figure  # optional, and slow to import
-    except ImportError as error:
-        raise ImportError("figures need matplotlib: pip install 'optical_dfa[plot]'") from error
+    require_matplotlib()
+    from matplotlib.figure import Figure  # optional, and slow to import
+
     figure = Figure(figsize=size, layout="constrained")  # not pyplot: no global state, no display
     return figure, figure.subplots(rows, columns)
 

@@ -5,6 +5,7 @@
     InputError                something given cannot be used
     ├── ConfigError           a configuration file or a --set
     ├── DataError             a data file, or a data set that cannot be had
+    ├── MissingExtra          an optional package is not installed
     ├── RunFolderError        a run folder that is in the way, or is not there
     └── CheckpointError       a checkpoint that is damaged or does not fit
     TrainingError             training had to stop; the last checkpoint is kept
@@ -25,6 +26,10 @@ class ConfigError(InputError):
 
 class DataError(InputError):
     """A data file is missing, damaged or not what it should be, or a data set cannot be had."""
+
+
+class MissingExtra(InputError, ImportError):
+    """An optional package is not installed."""
 
 
 class RunFolderError(InputError):

@@ -33,7 +33,8 @@ def write_provenance(path: Path, run: Run) -> None:
             "pixel_mean": run.task.pixel_mean,
             "pixel_std": run.task.pixel_std,
         },
-        "device": device and {"fingerprint": device.fingerprint, **dataclasses.asdict(device.info)},
+        "device": device
+        and {"fingerprint": device.fingerprint, **dataclasses.asdict(device.info), "settings": dict(device.settings)},
         "processes": [*processes, {"from": run.position, **_process()}],
     }
     write_json(path, values)

@@ -35,7 +35,7 @@ def test_unit_gain(kind: str) -> None:
 
     The emulator adds noise to field², but none on average to the slope of field against exact field, which is 1 within
     4.9/√(N · SNR). With Is 50 e- on one side and 25 e- on the other, R² 1500 e-, s 13 e- and q 39.2 e-/DN the SNR is
-    4 R² (50 + 25) / (50 + 25 + 2 (R² + s² + q²/12)) (FACTS §3).
+    4 R² (50 + 25) / (50 + 25 + 2 (R² + s² + q²/12)).
     """
     n_outputs = 100_000
     snr = 4 * 1500 * 75 / (75 + 2 * (1500 + 13**2 + 39.2157**2 / 12))

@@ -1,4 +1,4 @@
-"""Four-step phase stepping against its closed formula, a plain simulation, and the published table of FACTS §3."""
+"""Four-step phase stepping against its closed formula, a plain simulation, and a table of an earlier simulation."""
 
 import dataclasses
 import functools
@@ -82,7 +82,7 @@ def test_snr_of_a_binary_pattern(signal_e: float, reference_e: float) -> None:
     ("signal_e", "reference_e", "published_db"), [(100, 1000, 24.6), (500, 1500, 30.9), (1000, 2000, 21.8)]
 )
 def test_published_table(signal_e: float, reference_e: float, published_db: float) -> None:
-    """FACTS §3: full well 10,000 e-, read noise 13 e-, 8 bits; the last row clips 1.1 % of the readings.
+    """An earlier simulation: full well 10,000 e-, read noise 13 e-, 8 bits; the last row clips 1.1 % of the readings.
 
     There, the errors of some 16,000 clipped readings decide, exponential in size: Σ error² is known to √(5/16,000),
     0.08 dB. False alarms are below 1e-6 if the table is right to 0.1 dB.

@@ -65,7 +65,7 @@ def test_every_number_has_its_unit_and_source(name: str) -> None:
 
 
 def test_numbers_of_phase_stepping() -> None:
-    """The machine, the camera and the working point of FACTS §3 and §1.3."""
+    """The machine, the camera and the working point of the vendor's software and of arXiv 2409.12965."""
     found = values(load_preset("phase-stepping").bench)
     assert found == {
         "photometry.signal_e_per_feature": 250.0,

@@ -197,14 +197,14 @@ def test_an_impossible_rank_is_refused_by_name(rank: str, monkeypatch: pytest.Mo
 def test_more_inputs_than_mirrors_are_refused() -> None:
     message = message_of(InvalidConfig, "emulator", n_inputs=1_039_681, n_outputs=3)
     assert message == (
-        "device 'emulator' cannot be made: inputs must be 1 … 1,039,680, one DMD mirror or more each; got 1039681"
+        "device 'emulator' cannot be made: inputs must be 1 … 1,039,680, one DMD mirror or more each; got 1,039,681"
     )
 
 
 def test_more_outputs_than_quadratures_of_pixels_are_refused() -> None:
     message = message_of(InvalidConfig, "emulator", n_inputs=3, n_outputs=2 * 2_219_520 + 1)
     assert message == (
-        "device 'emulator' cannot be made: pixels must be 1 … 2,219,520, the size of the camera; got 2219521"
+        "device 'emulator' cannot be made: pixels must be 1 … 2,219,520, the size of the camera; got 2,219,521"
     )
     assert check_device_config("emulator", n_outputs=2 * 2_219_520).n_pixels == 2_219_520
 

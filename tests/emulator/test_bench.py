@@ -270,9 +270,9 @@ def test_bad_phases_are_refused(phases: Any) -> None:
 @pytest.mark.parametrize(
     ("n_frame_inputs", "n_pixels", "message"),
     [
-        (1_039_681, 1, "inputs must be 1 … 1,039,680, one DMD mirror or more each; got 1039681"),
+        (1_039_681, 1, "inputs must be 1 … 1,039,680, one DMD mirror or more each; got 1,039,681"),
         (0, 1, "inputs must be 1 … 1,039,680, one DMD mirror or more each; got 0"),
-        (1, 2_219_521, "pixels must be 1 … 2,219,520, the size of the camera; got 2219521"),
+        (1, 2_219_521, "pixels must be 1 … 2,219,520, the size of the camera; got 2,219,521"),
         (1, 0, "pixels must be 1 … 2,219,520, the size of the camera; got 0"),
     ],
 )

@@ -175,7 +175,7 @@ def test_plan_of_a_procedural_matrix() -> None:
 
 
 def test_impossible_geometry_is_refused() -> None:
-    with pytest.raises(ValueError, match="n_outputs must be from 1 to 2,147,483,648, got 0"):
+    with pytest.raises(ValueError, match="n_outputs must be an int from 1 to 2,147,483,648; got 0"):
         NumpyProduct(3, 0, 0)
 
 

@@ -175,7 +175,11 @@ def test_a_point_has_one_feedback() -> None:
     [
         ("emulater", UnknownDevice, ["'emulater'", "Did you mean 'emulator'?", "Known: digital, emulator"]),
         ({"name": "digital", "sed": 3}, InvalidConfig, ["sed: unknown key. Did you mean 'seed'?"]),
-        ({"name": "digital", "seed": "three"}, InvalidConfig, ["seed must be an int, got 'three'"]),
+        (
+            {"name": "digital", "seed": "three"},
+            InvalidConfig,
+            ["seed must be an int from 0 to 18,446,744,073,709,551,615; got 'three'"],
+        ),
         ({"name": "emulator", "preset": "idea"}, InvalidConfig, ["'idea'", "Did you mean 'ideal'?"]),
         ({"name": "emulator", "camera": {"read_noise": 1}}, InvalidConfig, ["camera.read_noise", "read_noise_e"]),
     ],

@@ -1,4 +1,4 @@
-"""Ternary encoders against their definitions, written as plain loops, and against closed forms (FACTS §2)."""
+"""Ternary encoders against their definitions, written as plain loops, and against closed forms."""
 
 import math
 from statistics import NormalDist
@@ -179,7 +179,7 @@ def cosine_of_gaussian(threshold: float) -> float:
 
 
 def test_figures_of_a_gaussian_vector() -> None:
-    """FACTS §2: best cosine .900 at t = .612 σ, 54 % non-zero, sign only .798; formula and encoder.
+    """Best cosine .900 at t = .612 σ, 54 % non-zero, sign only .798; formula and encoder.
 
     The encoder sees 10^6 entries: deviation of a measured cosine below 1e-3, of the fraction 5e-4; 5e-3 is five
     deviations or more, false-alarm rate below 1e-6 for a free seed. The seed is fixed.

@@ -37,7 +37,7 @@ test: $(INSTALLED)  ## run the tests
 .PHONY: soak
 soak: $(INSTALLED)  ## run the long tests and keep their output in docs/soak/
 	@mkdir -p docs/soak
-	$(BIN)/python -m pytest -m soak -v -s --durations=0 2>&1 | tee docs/soak/soak.txt
+	$(BIN)/python -m pytest -m soak -v -s --durations=0 --no-header 2>&1 | tee docs/soak/soak.txt
 
 .PHONY: lint
 lint: style types contracts  ## style, types and contracts

@@ -67,7 +67,7 @@ def config_of(method: str, seed: int) -> RunConfig:
     """Configuration of one run of the demo."""
     changes = {key: value for key, value in METHODS[method].items() if key != "training"}
     # one thread: with a net this small a second one only waits, and badly so on a busy machine
-    training = {"epochs": 20, "batch_size": 32, "threads": 1, "seed": seed, **METHODS[method].get("training", {})}
+    training = {"epochs": 30, "batch_size": 32, "threads": 1, "seed": seed, **METHODS[method].get("training", {})}
     return RunConfig.model_validate({"task": {"name": "digits"}, "training": training, **changes})
 
 
@@ -100,7 +100,7 @@ def demo(out: Path) -> None:
             rows.append(Row(method, [_train(config_of(method, seed), task, out, show) for seed in SEEDS]))
     _print_table(console, rows)
     _write_files(rows, out)
-    console.print(f"figures and table: {out}/summary.png, {out}/speckle.png, {out}/table.md")
+    console.print(f"In {out}: summary.png, speckle.png, table.md")
 
 
 def _train(config: RunConfig, task: ImageTask, out: Path, show: Callable[[float], None]) -> Result:
@@ -115,14 +115,14 @@ def _train(config: RunConfig, task: ImageTask, out: Path, show: Callable[[float]
 
 
 def _print_table(console: Console, rows: Sequence[Row]) -> None:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row.cells())
     console.print(table)
-    console.print("test: mean ± standard deviation of the seeds, the rest: means. time: training on this machine.")
-    console.print("device: the modelled optical machine. SNR: of its projection of this net's errors, measured.")
+    console.print("test: mean ± standard deviation of the seeds; the rest: means of the seeds.")
+    console.print("time: training here. device: the modelled optical machine. SNR: measured.")
 
 
 def _write_files(rows: Sequence[Row], out: Path) -> None:

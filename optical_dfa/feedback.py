@@ -28,6 +28,8 @@ class _Call:
     tokens: list[tuple[str, Tensor]] = field(default_factory=list)
     """Tokens that wait for the next Tap, with the names of their points."""
     fired: set[str] = field(default_factory=set)
+    last: Tensor | None = None
+    """What the last point passed on."""
     tapped: bool = False
 
 
@@ -229,6 +231,13 @@ class Feedback:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
+    def __reduce_ex__(self, protocol: object) -> str:
+        """Refuse copying and pickling: a device is one, and hooks of the copy would act on the original."""
+        raise FeedbackError(
+            "a net with feedback cannot be copied or pickled: save net.state_dict(), or detach() first and attach the "
+            "copy"
+        )
+
     # ---- hooks: they only insert Branch and Tap
 
     def _begin(self, _net: nn.Module, _args: Any) -> None:
@@ -255,8 +264,8 @@ class Feedback:
             )
         if self._mode == "dfa":
             call.tokens.append((name, Branch.apply(h)))  # type: ignore[no-untyped-call]
-        detached: Tensor = h.detach()
-        return detached
+        call.last = h.detach()
+        return call.last
 
     def _recompute(self, name: str, h: Any) -> Tensor | None:
         """A point outside any call: inert, unless checkpointing recomputes it inside a backward.
@@ -288,6 +297,11 @@ class Feedback:
         if self._planning is not None:
             self._planning.append(("", tuple(output.shape)))
             return None
+        if tokens and output is call.last:
+            raise FeedbackError(
+                f"feedback point {tokens[-1][0]!r} gives the very output that carries the error, so no layer would get "
+                "its exact gradient: leave it out of after="
+            )
         for name, token in tokens:
             check_shapes(output.shape, token.shape, name)
         if not any(token.requires_grad for _, token in tokens):  # all blocks are frozen: nothing to display

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -573,3 +574,24 @@ def test_any_linear_device_serves() -> None:
     assert doubled[0] is not None
     assert torch.equal(doubled[0], 2 * plain[0])
     assert same_bits(doubled[2:], plain[2:])
+
+
+def test_the_output_itself_is_no_point() -> None:
+    net = make_net()
+    with (
+        attach(net, after=nn.Linear, device="digital"),
+        pytest.raises(FeedbackError, match=r"'4' gives the very output"),
+    ):
+        step(net)
+    with attach(net, after=["0", "2"], device="digital"):
+        assert all(gradient is not None for gradient in step(net))
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, pickle.dumps], ids=["copy", "pickle"])
+def test_an_attached_net_is_not_copied(duplicate: Callable[[nn.Module], Any]) -> None:
+    net = make_net()
+    feedback = attach(net, after=nn.Tanh, device="digital")
+    with pytest.raises(FeedbackError, match=r"cannot be copied or pickled: save net\.state_dict\(\), or detach"):
+        duplicate(net)
+    feedback.close()
+    duplicate(net)

@@ -4,38 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from plain_hash import MASK_32, MASK_64, plain_key, plain_word
 
 from optical_dfa.emulator.hashing import Key, derive_key, hash_words
 
-MASK_32, MASK_64 = (1 << 32) - 1, (1 << 64) - 1
 uint32s = st.integers(0, MASK_32)
 uint64s = st.integers(0, MASK_64)
-
-
-def splitmix64(state: int) -> int:
-    """Output of SplitMix64 (Steele, Lea and Flood 2014) in this state."""
-    z = (state + 0x9E3779B97F4A7C15) & MASK_64
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK_64
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK_64
-    return z ^ (z >> 31)
-
-
-def plain_key(*path: int) -> tuple[int, int]:
-    key = len(path)
-    for part in path:
-        key = splitmix64(key ^ part)
-    return key & MASK_32, key >> 32
-
-
-def plain_word(counter: int, low: int, high: int) -> int:
-    x = counter ^ low
-    x ^= x >> 17
-    x = (x * 0xED5AD4BB + high) & MASK_32
-    x ^= x >> 11
-    x = x * 0xAC4C1B51 & MASK_32
-    x ^= x >> 15
-    x = x * 0x31848BAB & MASK_32
-    return x ^ (x >> 14)
 
 
 def plain_counter(word: int, low: int, high: int) -> int:

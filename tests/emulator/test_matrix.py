@@ -8,6 +8,7 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 import pytest
+from plain_hash import plain_key, plain_word
 
 from optical_dfa.emulator import reference
 from optical_dfa.emulator.matrix import (
@@ -21,12 +22,10 @@ from optical_dfa.emulator.matrix import (
     VARIANCE,
     VERSION,
     check_geometry,
-    tile_key,
 )
 from optical_dfa.emulator.numpy_product import matrix_slab
 
 LARGEST_SEED = (1 << 64) - 1
-MASK_32 = (1 << 32) - 1
 
 # The upper half of the table; the lower half is its mirror image.
 UPPER_HALF = [
@@ -39,18 +38,10 @@ UPPER_HALF = [
 
 
 def plain_entry(seed: int, o: int, k: int) -> int:
-    """T[o, k] from the definition, in Python integers; the hash of words is tested in test_hashing.py."""
+    """T[o, k] from the definition, in Python integers."""
     k4 = k // 4
-    low, high = (int(half[0]) for half in tile_key(seed, o // 256, k4 // 256))
-    x = (256 * (o % 256) + k4 % 256) ^ low
-    x ^= x >> 17
-    x = (x * 0xED5AD4BB + high) & MASK_32
-    x ^= x >> 11
-    x = x * 0xAC4C1B51 & MASK_32
-    x ^= x >> 15
-    x = x * 0x31848BAB & MASK_32
-    x ^= x >> 14
-    byte = x >> 8 * (k % 4) & 0xFF
+    word = plain_word(256 * (o % 256) + k4 % 256, *plain_key(seed, o // 256, k4 // 256))
+    byte = word >> 8 * (k % 4) & 0xFF
     return UPPER_HALF[byte - 128] if byte >= 128 else -UPPER_HALF[127 - byte]
 
 

@@ -16,7 +16,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -e $@ || $(PYTHON) -m venv --clear $(VENV)
 	@rm -f $@
 	@echo "installing into $(VENV): some minutes the first time, most of them for PyTorch"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[plot,data,dev]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[fast,plot,data,dev]"
 	@touch $@
 
 .PHONY: help

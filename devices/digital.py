@@ -4,9 +4,10 @@ import numpy as np
 
 from optical_dfa.devices.base import DeviceInfo, Fields, ProjectionDevice, Usage, Vectors
 from optical_dfa.devices.identity import emulated_matrix_identity
-from optical_dfa.emulator import NumpyProduct
+from optical_dfa.emulator import make_product
 from optical_dfa.emulator.matrix import UNIT
 from optical_dfa.emulator.numpy_product import DEFAULT_MEMORY_BUDGET_BYTES
+from optical_dfa.emulator.product import Backend
 
 
 class DigitalDevice(ProjectionDevice):
@@ -19,14 +20,21 @@ class DigitalDevice(ProjectionDevice):
         n_inputs: length of the vectors.
         n_outputs: rows of T.
         seed: seed of the matrix, 0 … 2^64-1.
-        memory_budget_bytes: T is stored (int8) if it fits, otherwise made anew for each call.
+        memory_budget_bytes: T is stored (int8) if it fits and storing helps, otherwise made anew for each call.
+        backend: what computes, to the same integers: `numpy`, `numba`, or `auto`, the faster one that can run here.
     """
 
     def __init__(
-        self, *, n_inputs: int, n_outputs: int, seed: int = 0, memory_budget_bytes: int = DEFAULT_MEMORY_BUDGET_BYTES
+        self,
+        *,
+        n_inputs: int,
+        n_outputs: int,
+        seed: int = 0,
+        memory_budget_bytes: int = DEFAULT_MEMORY_BUDGET_BYTES,
+        backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        self._product = NumpyProduct(n_inputs, n_outputs, seed, memory_budget_bytes)
+        self._product = make_product(n_inputs, n_outputs, seed, memory_budget_bytes, backend)
         self.matrix_identity = emulated_matrix_identity(seed)
         self.settings = {"seed": seed, "memory_budget_bytes": memory_budget_bytes}
         self.info = DeviceInfo(

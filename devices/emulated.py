@@ -19,6 +19,7 @@ from optical_dfa.emulator import EmulatedBench, FrameStamp
 from optical_dfa.emulator.checks import require
 from optical_dfa.emulator.matrix import UNIT, VARIANCE, check_geometry
 from optical_dfa.emulator.numpy_product import DEFAULT_MEMORY_BUDGET_BYTES
+from optical_dfa.emulator.product import Backend
 
 CHUNK_BYTES = 1 << 25
 """Frames, images and fields held at once; larger batches are displayed in parts, to the same result."""
@@ -39,7 +40,9 @@ class EmulatedDevice(ProjectionDevice):
         seed: seed of matrix and noise, 0 … 2^64-1.
         preset: name of a bench preset, or a `Preset`.
         stream: which sequence of noise; None: the rank of this process (environment variable RANK), else 0.
-        memory_budget_bytes: T is stored (int8) if it fits, otherwise made anew for each call.
+        memory_budget_bytes: T is stored (int8) if it fits and storing helps, otherwise made anew for each call.
+        backend: what computes the product, to the same integers: `numpy`, `numba`, or `auto`, the faster one that can
+            run here.
         photometry, camera, apparatus: values of that section of the preset to change, for instance
             `camera={"read_noise_e": 20}`.
     """
@@ -53,6 +56,7 @@ class EmulatedDevice(ProjectionDevice):
         preset: str | Preset = "phase-stepping",
         stream: int | None = None,
         memory_budget_bytes: int = DEFAULT_MEMORY_BUDGET_BYTES,
+        backend: Backend = "auto",
         photometry: Mapping[str, Any] | None = None,
         camera: Mapping[str, Any] | None = None,
         apparatus: Mapping[str, Any] | None = None,
@@ -62,7 +66,7 @@ class EmulatedDevice(ProjectionDevice):
         sections = {"photometry": photometry, "camera": camera, "apparatus": apparatus}
         overrides = {name: values for name, values in sections.items() if values is not None}
         self.preset = load_preset(preset, overrides)
-        bench = EmulatedBench(n_inputs, -(-n_outputs // 2), seed, self.preset.bench, memory_budget_bytes)
+        bench = EmulatedBench(n_inputs, -(-n_outputs // 2), seed, self.preset.bench, memory_budget_bytes, backend)
         light = self.preset.bench.photometry
         self._bench = bench
         self._readout = PhaseStepping(bench, light.reference_e)

@@ -1,7 +1,7 @@
-"""The physics and the exact product: NumPy alone, no torch, no input or output.
+"""The physics and the exact product: NumPy, Numba where it is faster, no torch, no input or output.
 
-`reference` states what the transmission matrix is; `NumpyProduct` multiplies by it; `EmulatedBench` turns binary DMD
-frames into camera images.
+`reference` states what the transmission matrix is; `make_product` gives the fastest backend that multiplies by it here;
+`EmulatedBench` turns binary DMD frames into camera images.
 """
 
 from optical_dfa.emulator.bench import (
@@ -13,7 +13,9 @@ from optical_dfa.emulator.bench import (
     Photometry,
 )
 from optical_dfa.emulator.camera import Camera
+from optical_dfa.emulator.numba_product import NumbaProduct
 from optical_dfa.emulator.numpy_product import MatrixPlan, NumpyProduct
+from optical_dfa.emulator.product import make_product
 
 __all__ = [
     "Apparatus",
@@ -23,6 +25,8 @@ __all__ = [
     "EmulatedBench",
     "FrameStamp",
     "MatrixPlan",
+    "NumbaProduct",
     "NumpyProduct",
     "Photometry",
+    "make_product",
 ]

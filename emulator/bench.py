@@ -16,7 +16,8 @@ from optical_dfa.emulator.camera import Camera, Image, Real
 from optical_dfa.emulator.checks import require
 from optical_dfa.emulator.hashing import derive_key
 from optical_dfa.emulator.matrix import VARIANCE
-from optical_dfa.emulator.numpy_product import DEFAULT_MEMORY_BUDGET_BYTES, NumpyProduct
+from optical_dfa.emulator.numpy_product import DEFAULT_MEMORY_BUDGET_BYTES
+from optical_dfa.emulator.product import Backend, make_product
 
 BLOCK_PIXELS = 1 << 16
 """Pixel exposures computed at once: a few float32 temporaries of this size stay in a core's L2 cache."""
@@ -123,10 +124,10 @@ class EmulatedBench:
         n_pixels: camera pixels needed; the image may hold a few more, to be a rectangle.
         seed: seed of the transmission matrix and of the noise.
         parameters: the physics.
-        memory_budget_bytes: T is stored if it fits, otherwise made anew for each call.
+        memory_budget_bytes, backend: of the product, see `make_product`.
 
     Raises:
-        ValueError: for sizes that the DMD or the camera cannot hold.
+        ValueError: for sizes that the DMD or the camera cannot hold, or a backend that cannot run here.
     """
 
     def __init__(
@@ -136,6 +137,7 @@ class EmulatedBench:
         seed: int,
         parameters: BenchParameters,
         memory_budget_bytes: int = DEFAULT_MEMORY_BUDGET_BYTES,
+        backend: Backend = "auto",
     ) -> None:
         apparatus = parameters.apparatus
         mirrors, pixels = apparatus.dmd_mirrors, apparatus.camera_pixels
@@ -147,7 +149,7 @@ class EmulatedBench:
         shape = (rows, math.ceil(n_pixels / rows))
         self.parameters = parameters
         self.seed = seed
-        self.product = NumpyProduct(n_frame_inputs, 2 * shape[0] * shape[1], seed, memory_budget_bytes)
+        self.product = make_product(n_frame_inputs, 2 * shape[0] * shape[1], seed, memory_budget_bytes, backend)
         self.info = BenchInfo(
             n_frame_inputs=n_frame_inputs,
             image_shape=shape,

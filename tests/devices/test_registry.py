@@ -87,7 +87,7 @@ def test_available_devices() -> None:
         assert len(entry.summary) > 20
         assert "\n" not in entry.summary
         assert entry.summary.endswith(".")
-    assert digital.options == ("n_inputs", "n_outputs", "seed", "memory_budget_bytes")
+    assert digital.options == ("n_inputs", "n_outputs", "seed", "memory_budget_bytes", "backend")
     assert emulated.options == (
         "n_inputs",
         "n_outputs",
@@ -95,6 +95,7 @@ def test_available_devices() -> None:
         "preset",
         "stream",
         "memory_budget_bytes",
+        "backend",
         "photometry",
         "camera",
         "apparatus",
@@ -114,7 +115,7 @@ def test_an_unknown_device_is_refused_by_name(name: str, message: str) -> None:
 
 
 def test_unknown_options_of_the_digital_device() -> None:
-    known = "Known here: n_inputs, n_outputs, seed, memory_budget_bytes"
+    known = "Known here: n_inputs, n_outputs, seed, memory_budget_bytes, backend"
     message = message_of(InvalidConfig, "digital", n_inputs=3, n_outputs=3, sede=1, preset="ideal")
     assert message.splitlines() == [
         "device 'digital' cannot be made:",
@@ -173,6 +174,9 @@ def test_missing_sizes_are_asked_for(name: str) -> None:
         ("n_outputs", 2.5),
         ("n_outputs", True),
         ("memory_budget_bytes", "1"),
+        ("backend", "cuda"),
+        ("backend", None),
+        ("backend", ["numpy"]),
     ],
 )
 def test_impossible_options_are_refused_by_name_and_value(name: str, option: str, value: Any) -> None:

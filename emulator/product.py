@@ -1,0 +1,59 @@
+"""Which backend multiplies: the fastest that can run here, or the one asked for."""
+
+from dataclasses import replace
+from typing import Literal, get_args
+
+from optical_dfa.emulator.matrix import check_geometry
+from optical_dfa.emulator.numba_product import NumbaProduct, why_unavailable
+from optical_dfa.emulator.numpy_product import DEFAULT_MEMORY_BUDGET_BYTES, NumpyProduct
+
+Backend = Literal["auto", "numpy", "numba"]
+Product = NumpyProduct | NumbaProduct
+
+SMALL_ENTRIES = 1 << 14
+"""Stored matrices up to this size stay with NumPy, whose product is over before Numba's has begun.
+
+Measured (docs/decisions/0003-numba-product.md): 10 x 1024 entries take NumPy 0.95 of Numba's time at batch 128 and a
+tenth at batch 1, 10 x 4096 entries four times Numba's time.
+"""
+
+
+def make_product(
+    n_inputs: int,
+    n_outputs: int,
+    seed: int,
+    memory_budget_bytes: int = DEFAULT_MEMORY_BUDGET_BYTES,
+    backend: Backend = "auto",
+) -> Product:
+    """Exact products T·x of one transmission matrix; the integers do not depend on the backend.
+
+    Args:
+        n_inputs: columns of T.
+        n_outputs: rows of T.
+        seed: seed of the matrix, 0 … 2^64-1.
+        memory_budget_bytes: NumPy stores T (int8) if it fits, otherwise makes it anew for each product; Numba never
+            stores it.
+        backend: `auto`: Numba if it can run here and the matrix is not small, otherwise NumPy; `numpy`; `numba`.
+
+    Returns:
+        A product; its `plan` says what was chosen and why.
+
+    Raises:
+        ValueError: for a geometry, seed or backend that is not accepted, or for `numba` where it cannot run.
+    """
+    if not isinstance(backend, str) or backend not in get_args(Backend):
+        raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}; got {backend!r}")
+    check_geometry(n_inputs, n_outputs, seed)
+    if backend == "numba":
+        return NumbaProduct(n_inputs, n_outputs, seed, memory_budget_bytes)
+    numpy = NumpyProduct(n_inputs, n_outputs, seed, memory_budget_bytes)
+    if backend == "numpy":
+        reason = "NumPy was asked for"
+    elif numpy.plan.storage == "stored" and numpy.plan.stored_bytes <= SMALL_ENTRIES:
+        reason = f"NumPy is faster up to {SMALL_ENTRIES:,} entries"
+    elif (lack := why_unavailable()) is not None:
+        reason = f"NumPy because {lack}"
+    else:
+        return NumbaProduct(n_inputs, n_outputs, seed, memory_budget_bytes)
+    numpy.plan = replace(numpy.plan, why=f"{numpy.plan.why}; {reason}")
+    return numpy

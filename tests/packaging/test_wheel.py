@@ -1,5 +1,6 @@
 """The wheel holds the three folders, no more and no less, and works where the checkout is not."""
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -79,6 +80,8 @@ def test_every_module_imports_from_an_empty_environment(wheel: Path, tmp_path: P
     (site / "dependencies.pth").write_text("\n".join(sorted(running)))
 
     files = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".py")]
+    if importlib.util.find_spec("numba") is None:  # the extra `fast` is not installed
+        files = [name for name in files if Path(name).name not in ("vnni.py", "numba_kernels.py")]
     modules = [name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in files]
     found = json.loads(run(python, "-I", "-c", IMPORT_ALL, stdin=json.dumps(modules), cwd=tmp_path))
     assert {Path(file).relative_to(site).as_posix() for file in found.values()} == set(files)

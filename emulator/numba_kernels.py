@@ -21,8 +21,12 @@ from optical_dfa.emulator.vnni import TILE_OUTPUTS, make_tile, multiply_1, multi
 BLOCK_ROWS = 256
 """Rows of T that share tile keys (`matrix.TILE_ROWS`) and are done for the whole batch before the next."""
 
-PANEL_WORDS = 256
-"""Words of a row in one tile buffer: 32 x 256 words are 32 KB and stay in a core's L1 cache while the batch passes."""
+TILE_WORDS = 256
+"""Words of a row that share a tile key (`matrix.WORDS_PER_TILE_ROW`)."""
+
+PANEL_WORDS = 128
+"""Words of a row in one tile buffer: 32 x 128 words are 16 KB, which leave room in a core's L1 cache for the inputs
+that pass over them. Measured 5 % faster than 256 words and 2 % faster than 64."""
 
 KERNEL_FILES = tuple(Path(__file__).with_name(name) for name in ("numba_kernels.py", "vnni.py"))
 
@@ -139,8 +143,8 @@ def multiply(
             width = min(PANEL_WORDS, n_words - panel)
             for i in range(width):
                 column = columns[panel + i]
-                lows[i] = low[block, column // PANEL_WORDS] ^ (column % PANEL_WORDS)
-                highs[i] = high[block, column // PANEL_WORDS]
+                lows[i] = low[block, column // TILE_WORDS] ^ (column % TILE_WORDS)
+                highs[i] = high[block, column // TILE_WORDS]
             for part in range(n_tiles):
                 make_tile(lows, highs, width, part * TILE_OUTPUTS, table, tile)
                 vector, inputs, at = 0, panel * batch, part * batch * TILE_OUTPUTS

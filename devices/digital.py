@@ -36,7 +36,7 @@ class DigitalDevice(ProjectionDevice):
         super().__init__()
         self._product = make_product(n_inputs, n_outputs, seed, memory_budget_bytes, backend)
         self.matrix_identity = emulated_matrix_identity(seed)
-        self.settings = {"seed": seed, "memory_budget_bytes": memory_budget_bytes}
+        self.settings = {"seed": seed, "memory_budget_bytes": memory_budget_bytes, "backend": backend}
         self.info = DeviceInfo(
             name="digital",
             n_inputs=n_inputs,

@@ -82,6 +82,7 @@ class EmulatedDevice(ProjectionDevice):
             "preset": self.preset.name,
             "stream": self._stream,
             "memory_budget_bytes": memory_budget_bytes,
+            "backend": backend,
             **dataclasses.asdict(self.preset.bench),
         }
         rows, columns = bench.info.image_shape

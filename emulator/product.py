@@ -13,8 +13,7 @@ Product = NumpyProduct | NumbaProduct
 SMALL_ENTRIES = 1 << 14
 """Stored matrices up to this size stay with NumPy, whose product is over before Numba's has begun.
 
-Measured (docs/decisions/0003-numba-product.md): with 10 x 512 entries NumPy takes a fifth of Numba's time at batch 16,
-with 10 x 1024 at batch 128 four fifths, with 10 x 2048 three times as long.
+Measured (docs/decisions/0003-numba-product.md, batch 128): NumPy wins with 5,120 entries and loses with 40,960.
 """
 
 

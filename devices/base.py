@@ -46,6 +46,8 @@ class DeviceInfo:
     """Which product an output is: `rows` = output o is row o of T."""
     matrix: MatrixPlan | None
     """How T is held; None where light does the product."""
+    camera_backend: str = ""
+    """What computes the camera's images: `numpy`, `numba`; empty without an emulated camera."""
 
 
 @dataclass

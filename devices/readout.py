@@ -8,6 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from optical_dfa.emulator import BenchInfo, FrameStamp
+from optical_dfa.emulator.numba_support import why_unavailable
+from optical_dfa.emulator.threads import n_threads, share
+
+THREAD_PIXELS = 1 << 18
+"""Pixels of patterns, about 0.15 ms, that are worth a thread."""
 
 
 class Bench(Protocol):
@@ -58,17 +63,19 @@ class PhaseStepping:
     Args:
         bench: any bench with a reference arm and a phase modulator.
         reference_e: level of the reference arm as calibrated, electrons per pixel and exposure.
+        backend: `numpy`, or anything else for Numba where it can run; the amplitudes are the same to the bit.
     """
 
     steps = 4
 
-    def __init__(self, bench: Bench, reference_e: float) -> None:
+    def __init__(self, bench: Bench, reference_e: float, backend: str = "auto") -> None:
         if not (bench.info.has_reference and bench.info.has_phase_modulator):
             raise ValueError(
                 "phase stepping needs a bench with a reference arm and a phase modulator; this one has not both"
             )
         self._bench = bench
         self._scale = 1 / (4 * math.sqrt(reference_e) * bench.info.gain_dn_per_e)
+        self._compiled = backend != "numpy" and why_unavailable(()) is None
         self._phases = np.arange(4) * (math.pi / 2)
 
     def read(self, patterns: npt.NDArray[np.uint8], at: FrameStamp) -> Reading:
@@ -81,13 +88,35 @@ class PhaseStepping:
         frames = np.repeat(patterns, self.steps, axis=0)
         images = self._bench.expose(frames, phases=np.tile(self._phases, len(patterns)), at=at)
         pixels = math.prod(images.shape[1:])
-        step = images.reshape(len(patterns), self.steps, pixels)
+        amplitude = np.empty((len(patterns), 2 * pixels), np.float32)
+        saturated = self._demodulate(images.reshape(len(frames), pixels), amplitude)
+        return Reading(amplitude, len(frames), saturated, images.size)
+
+    def _demodulate(self, images: npt.NDArray[Any], amplitude: npt.NDArray[np.float32]) -> int:
+        """Fill `amplitude` (patterns, 2 · pixels) from images (4 · patterns, pixels); count saturated readings."""
+        saturation = self._bench.info.saturation_dn
+        if self._compiled and images.dtype in (np.uint8, np.uint16):
+            limit = math.ceil(min(saturation, 1 << 16))  # readings are whole numbers below 2^16
+            return _demodulate_compiled(images, self._scale, limit, amplitude)
+        step = images.reshape(len(amplitude), self.steps, -1)
         # differences of images in a type that holds them exactly; in float64 without a converter
         exact = np.float64 if images.dtype == np.float64 else np.float32
-        amplitude = np.empty((len(patterns), 2 * pixels), np.float32)
         for quadrature in (0, 1):
             difference = np.subtract(step[:, quadrature], step[:, quadrature + 2], dtype=exact)
             amplitude[:, quadrature::2] = difference * exact(self._scale)
-        saturation = self._bench.info.saturation_dn
-        saturated = int(np.count_nonzero(images >= saturation)) if saturation < math.inf else 0
-        return Reading(amplitude, len(frames), saturated, images.size)
+        return int(np.count_nonzero(images >= saturation)) if saturation < math.inf else 0
+
+
+def _demodulate_compiled(images: npt.NDArray[Any], scale: float, limit: int, amplitude: npt.NDArray[np.float32]) -> int:
+    from optical_dfa.devices.numba_readout import demodulate
+
+    saturated: list[int] = []
+
+    def work(first: int, _: None) -> None:
+        part = slice(first, first + step)
+        frames = slice(4 * first, 4 * (first + step))
+        saturated.append(demodulate(images[frames], np.float32(scale), limit, amplitude[part]))
+
+    step = 1 + THREAD_PIXELS // images.shape[1]
+    share(range(0, len(amplitude), step), n_threads(), lambda: None, work)
+    return sum(saturated)

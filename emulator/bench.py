@@ -7,20 +7,17 @@ seam that lab-built benches implement too: what reads the hardware reads the emu
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from optical_dfa.emulator.camera import Camera, Image, Real
+from optical_dfa.emulator.camera import Camera, Image
 from optical_dfa.emulator.checks import require
+from optical_dfa.emulator.exposure import Frames, make_exposure
 from optical_dfa.emulator.hashing import derive_key
 from optical_dfa.emulator.matrix import VARIANCE
 from optical_dfa.emulator.numpy_product import DEFAULT_MEMORY_BUDGET_BYTES
 from optical_dfa.emulator.product import Backend, make_product
-
-BLOCK_PIXELS = 1 << 16
-"""Pixel exposures computed at once: a few float32 temporaries of this size stay in a core's L2 cache."""
 
 ROI_COLUMNS = 2040
 """Widest region of interest of the camera, pixels."""
@@ -124,7 +121,8 @@ class EmulatedBench:
         n_pixels: camera pixels needed; the image may hold a few more, to be a rectangle.
         seed: seed of the transmission matrix and of the noise.
         parameters: the physics.
-        memory_budget_bytes, backend: of the product, see `make_product`.
+        memory_budget_bytes: of the product, see `make_product`.
+        backend: of the product; the camera too runs on Numba, where that can run, unless it is `numpy`.
 
     Raises:
         ValueError: for sizes that the DMD or the camera cannot hold, or a backend that cannot run here.
@@ -160,6 +158,7 @@ class EmulatedBench:
             has_phase_modulator=True,
             exposure_limits_us=(1.0, 1e6),
         )
+        self.exposure = make_exposure(parameters.camera, backend, threaded=self.product.plan.backend == "numba")
         self._next_frame = 0
         self.configure(exposure_us=parameters.photometry.exposure_us, reference_e=parameters.photometry.reference_e)
 
@@ -212,41 +211,27 @@ class EmulatedBench:
             self._next_frame += len(frames)
         fresh = np.ones(len(frames), bool)
         fresh[1:] = (frames[1:] != frames[:-1]).any(axis=1)
-        field = self.product(frames[fresh])
-        pattern = np.cumsum(fresh) - 1
-        phasors = self._phasors(phases, len(frames)) if reference else np.zeros(len(frames), np.complex128)
-
+        numbers = at.first_frame + np.arange(len(frames), dtype=np.uint64)[:, None]
+        requested = Frames(
+            pattern=np.cumsum(fresh) - 1,
+            reference=self._reference(phases, len(frames)) if reference else np.zeros((len(frames), 2)),
+            noise_key=derive_key(self.seed, _NOISE, at.stream, numbers),
+        )
         rows, columns = self.info.image_shape
         images = np.empty((len(frames), rows * columns), self.parameters.camera.image_dtype)
-        keys = derive_key(
-            self.seed, _NOISE, at.stream, at.first_frame + np.arange(len(frames), dtype=np.uint64)[:, None]
-        )
-        step = max(1, BLOCK_PIXELS // (rows * columns))
-        for first in range(0, len(frames), step):
-            block = slice(first, first + step)
-            mean_e = self._intensity(field[pattern[block]], phasors[block])
-            images[block] = self.parameters.camera.expose(mean_e, (keys[0][block], keys[1][block]))
+
+        def take(first_pattern: int, first_row: int, field: npt.NDArray[np.int32]) -> None:
+            which, shown = requested.of_patterns(first_pattern, first_pattern + len(field))
+            self.exposure(field, shown, self._amplitude, first_row // 2, images[which])
+
+        self.product.stream(frames[fresh], take)
         return images.reshape(len(frames), rows, columns)
 
-    def _intensity(self, field: npt.NDArray[np.int32], phasors: npt.NDArray[np.complex128]) -> Real:
-        """Mean electrons |amplitude · field + reference|², (frames, pixels)."""
-        # float32 resolves 1e-7 of a mean that shot noise blurs by more than 1e-3; the ideal bench has no such excuse
-        real: type[np.float32 | np.float64] = np.float64 if self.parameters.camera.adc_bits is None else np.float32
-        total: npt.NDArray[Any] = np.zeros((len(field), field.shape[1] // 2), real)
-        for quadrature, reference in ((0, phasors.real), (1, phasors.imag)):
-            wave: npt.NDArray[Any] = field[:, quadrature::2].astype(real)
-            wave *= real(self._amplitude)
-            wave += reference[:, None].astype(real)
-            total += np.square(wave, out=wave)
-        return total
-
-    def _phasors(self, phases: npt.NDArray[np.floating] | None, n_frames: int) -> npt.NDArray[np.complex128]:
-        """Complex amplitude of the reference arm in each frame, in root electrons."""
+    def _reference(self, phases: npt.NDArray[np.floating] | None, n_frames: int) -> npt.NDArray[np.float64]:
+        """Quadratures of the reference arm in each frame, in root electrons."""
         angle = np.zeros(n_frames) if phases is None else np.asarray(phases, np.float64)
         # π/2 has no exact binary form: rounding at 1e-15 makes quarter turns exactly 0 or ±1
-        wave = np.empty(n_frames, np.complex128)
-        wave.real, wave.imag = np.round(np.cos(angle), 15), np.round(np.sin(angle), 15)
-        return math.sqrt(self.reference_e) * wave
+        return math.sqrt(self.reference_e) * np.round(np.stack([np.cos(angle), np.sin(angle)], axis=1), 15)
 
     def _check(self, frames: npt.NDArray[np.uint8], phases: npt.NDArray[np.floating] | None) -> None:
         n = self.info.n_frame_inputs

@@ -61,20 +61,21 @@ class Camera:
         full_well_dn = np.float32(self.full_well_e) * np.float32(self.gain_dn_per_e)  # float32, as `expose` computes it
         return min(float(np.rint(full_well_dn)), float(2**self.adc_bits - 1))
 
-    def expose(self, mean_e: Real, noise_key: Key) -> Image:
+    def expose(self, mean_e: Real, noise_key: Key, first_pixel: int = 0) -> Image:
         """Images of a mean number of electrons.
 
         Args:
             mean_e: (frames, pixels) mean photo-electrons of each pixel and exposure; float32, or float64 without a
                 converter.
             noise_key: one key for each frame, (frames, 1); the counter is the pixel's index.
+            first_pixel: index of the first pixel, where these are a part of an image.
 
         Returns:
             (frames, pixels) images of `image_dtype`, in digital numbers.
         """
         signal: npt.NDArray[Any] = mean_e
         if self.shot_noise or self.read_noise_e:
-            pixels = np.arange(mean_e.shape[1], dtype=np.uint32)
+            pixels = np.arange(first_pixel, first_pixel + mean_e.shape[1], dtype=np.uint32)
             noise = standard_normals(hash_words(pixels, noise_key))
             # One normal number carries both: the sum of independent Gaussians is the Gaussian of the summed variances.
             variance = mean_e * np.float32(self.shot_noise) + np.float32(self.read_noise_e**2)

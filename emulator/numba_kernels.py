@@ -1,21 +1,12 @@
 """Loops of the Numba product. Plain: what needs special instructions is in `vnni`.
 
-Importing this imports Numba; nothing is compiled before the first call. Compiled code is kept on disk in a folder named
-after the content of the kernel files, because Numba's own cache notices changes in the file of a function only, not in
-files that it takes intrinsics from.
+Importing this imports Numba; nothing is compiled before the first call.
 """
 
-import hashlib
-import os
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from optical_dfa.emulator.numba_cache import compiled
 from optical_dfa.emulator.vnni import TILE_OUTPUTS, make_tile, multiply_1, multiply_4, multiply_12
 
 BLOCK_ROWS = 256
@@ -28,43 +19,8 @@ PANEL_WORDS = 128
 """Words of a row in one tile buffer: 32 x 128 words are 16 KB, which leave room in a core's L1 cache for the inputs
 that pass over them. Measured 5 % faster than 256 words and 2 % faster than 64."""
 
-KERNEL_FILES = tuple(Path(__file__).with_name(name) for name in ("numba_kernels.py", "vnni.py"))
-
 Words = npt.NDArray[np.uint32]
 Sums = npt.NDArray[np.int32]
-
-
-def source_key(files: tuple[Path, ...] = KERNEL_FILES) -> str:
-    """Hash of the content of the kernel files, 16 hexadecimal digits."""
-    contents = b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)
-    return hashlib.sha256(contents).hexdigest()[:16]
-
-
-def cache_folder(files: tuple[Path, ...] = KERNEL_FILES) -> Path | None:
-    """Folder of the compiled kernels, named after their source; None if it cannot be written.
-
-    It lies in $NUMBA_CACHE_DIR, or in the user's cache folder: never where others may write, for what is loaded from it
-    is run.
-    """
-    try:
-        base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(base) / "optical_dfa" / source_key(files)
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except (OSError, RuntimeError):  # RuntimeError: a user without a home
-        return None
-    return folder
-
-
-def _compiled(function: Callable[..., None]) -> Any:
-    """Compile at the first call, or load from `cache_folder`. Without the interpreter's lock and without threads."""
-    config: Any = numba.config
-    folder, usual = cache_folder(), config.CACHE_DIR
-    config.CACHE_DIR = str(folder or usual)  # read by the decorator, which has no argument for it
-    try:
-        return numba.njit(nogil=True, error_model="numpy", cache=folder is not None)(function)
-    finally:
-        config.CACHE_DIR = usual
 
 
 def new_scratch(batch: int) -> tuple[Words, Words, Words, Sums]:
@@ -81,7 +37,7 @@ def _lines(n_bytes: int) -> npt.NDArray[np.uint8]:
     return room[start : start + n_bytes]
 
 
-@_compiled
+@compiled
 def pack(words: Words, columns: Words, packed: Words, offsets: Sums) -> None:
     """Copy input words in the order in which `multiply` reads them, and add up the inputs.
 
@@ -105,7 +61,7 @@ def pack(words: Words, columns: Words, packed: Words, offsets: Sums) -> None:
         offsets[vector] = 128 * total
 
 
-@_compiled
+@compiled
 def multiply(
     packed: Words,
     columns: Words,
@@ -115,10 +71,11 @@ def multiply(
     table: npt.NDArray[np.uint8],
     scratch: tuple[Words, Words, Words, Sums],
     out: Sums,
-    first_row: int,
+    first: int,
+    n_rows: int,
     add: bool,
 ) -> None:
-    """T·x for some blocks of `BLOCK_ROWS` rows of T, in int32.
+    """T·x for neighbouring blocks of `BLOCK_ROWS` rows of T, in int32.
 
     Args:
         packed: from `pack`.
@@ -128,38 +85,54 @@ def multiply(
         high: high halves.
         table: entries of T + 128 by byte, (256,).
         scratch: buffers from `new_scratch`, of one thread.
-        out: (batch, n_outputs).
-        first_row: row of T, and column of `out`, where the first block begins.
+        out: (batch, some columns), one for each row of T.
+        first: column of `out` that belongs to the first row of the first block.
+        n_rows: rows of T to multiply; the last block may be cut short.
         add: to what `out` holds; False: overwrite that.
     """
     lows, highs, tile, sums = scratch
-    batch, n_words, n_outputs = len(offsets), len(columns), out.shape[1]
+    batch, n_words = len(offsets), len(columns)
     for block in range(len(low)):
-        row = first_row + block * BLOCK_ROWS
-        n_rows = min(BLOCK_ROWS, n_outputs - row)
-        n_tiles = -(-n_rows // TILE_OUTPUTS)
-        sums[: n_tiles * batch * TILE_OUTPUTS] = 0
-        for panel in range(0, n_words, PANEL_WORDS):
+        start = first + block * BLOCK_ROWS
+        stop = min(start + BLOCK_ROWS, first + n_rows)
+        for panel in range(0, max(n_words, 1), PANEL_WORDS):
             width = min(PANEL_WORDS, n_words - panel)
             for i in range(width):
                 column = columns[panel + i]
                 lows[i] = low[block, column // TILE_WORDS] ^ (column % TILE_WORDS)
                 highs[i] = high[block, column // TILE_WORDS]
-            for part in range(n_tiles):
+            for part in range(-(-(stop - start) // TILE_OUTPUTS)):
+                place = part * batch * TILE_OUTPUTS
+                if panel == 0:
+                    sums[place : place + batch * TILE_OUTPUTS] = 0
                 make_tile(lows, highs, width, part * TILE_OUTPUTS, table, tile)
-                vector, inputs, at = 0, panel * batch, part * batch * TILE_OUTPUTS
+                vector, inputs = 0, panel * batch
                 while vector + 12 <= batch:
-                    multiply_12(packed, inputs + vector * width, width, tile, sums, at + vector * TILE_OUTPUTS)
+                    multiply_12(packed, inputs + vector * width, width, tile, sums, place + vector * TILE_OUTPUTS)
                     vector += 12
                 while vector + 4 <= batch:
-                    multiply_4(packed, inputs + vector * width, width, tile, sums, at + vector * TILE_OUTPUTS)
+                    multiply_4(packed, inputs + vector * width, width, tile, sums, place + vector * TILE_OUTPUTS)
                     vector += 4
                 while vector < batch:
-                    multiply_1(packed, inputs + vector * width, width, tile, sums, at + vector * TILE_OUTPUTS)
+                    multiply_1(packed, inputs + vector * width, width, tile, sums, place + vector * TILE_OUTPUTS)
                     vector += 1
-        for vector in range(batch):
-            for part in range(n_tiles):
-                to, at = row + part * TILE_OUTPUTS, (part * batch + vector) * TILE_OUTPUTS
-                for i in range(min(TILE_OUTPUTS, n_outputs - to)):
-                    field = sums[at + i] - offsets[vector]
-                    out[vector, to + i] = out[vector, to + i] + field if add else field
+                if panel + PANEL_WORDS >= n_words:
+                    _hand_over(sums[place:], offsets, out, start + part * TILE_OUTPUTS, stop, add)
+
+
+@compiled
+def _hand_over(sums: Sums, offsets: Sums, out: Sums, start: int, stop: int, add: bool) -> None:
+    """Take 128 Σx off the sums of one tile, (batch, 32), and put them into columns `start` … `stop` - 1 of `out`."""
+    width = min(TILE_OUTPUTS, stop - start)
+    for vector in range(len(offsets)):
+        at, offset = vector * TILE_OUTPUTS, offsets[vector]
+        fields = out[vector, start:stop]
+        if add:
+            for i in range(width):
+                fields[i] += sums[at + i] - offset
+        elif width == TILE_OUTPUTS:
+            for i in range(TILE_OUTPUTS):  # of known length: two registers
+                fields[i] = sums[at + i] - offset
+        else:
+            for i in range(width):
+                fields[i] = sums[at + i] - offset

@@ -3,35 +3,37 @@
 Making a tile in a core's L1 cache is faster than reading it from memory, and an int8 dot product does the work of four
 float32 multiply-adds. The integers are those of every other backend, bit for bit.
 
-Importing this does not import Numba; `why_unavailable` does, where the rest is there.
+Importing this does not import Numba.
 """
 
 import functools
-import importlib.util
-import os
-import platform
-import threading
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from optical_dfa.emulator.checks import require
-from optical_dfa.emulator.matrix import TABLE, TILE_COLUMNS, TILE_ROWS, WORDS_PER_TILE_ROW, tile_key
-from optical_dfa.emulator.numpy_product import DEFAULT_MEMORY_BUDGET_BYTES, MatrixPlan, NumpyProduct
+from optical_dfa.emulator.matrix import TABLE, TILE_COLUMNS, TILE_ROWS, tile_key
+from optical_dfa.emulator.numba_support import why_unavailable
+from optical_dfa.emulator.numpy_product import DEFAULT_MEMORY_BUDGET_BYTES, Consumer, MatrixPlan, NumpyProduct
+from optical_dfa.emulator.threads import n_threads, share
 
 REQUIRED_FEATURES = ("avx512f", "avx512bw", "avx512vnni", "avx512vbmi")
 """CPU features, in LLVM's names, of the instructions in `vnni`."""
 
-THREADS_VARIABLE = "OPTICAL_DFA_THREADS"
-"""Environment variable: most threads of one product. Never more than the CPUs that the process may use."""
+SLAB_BYTES = 1 << 25
+"""Packed inputs held at once."""
 
-BATCH = 1024
-"""Vectors multiplied at once: their sums for 256 rows of T are 1 MB and stay in a core's L2 cache."""
+BATCHES = (64, 1024)
+"""Fewest and most vectors multiplied at once. The most have sums of 1 MB for 256 rows of T, which stay in a core's L2.
+Between the two, as many as one slab holds; if the fewest do not fit, the columns are taken in slabs."""
 
-SLAB_BYTES = 1 << 24
-"""Packed inputs held at once; wider vectors are taken in slabs of columns."""
+NARROW_SLAB_BYTES = 1 << 22
+"""Packed inputs held at once by each thread where the columns are taken in slabs."""
+
+FIELD_BYTES = 1 << 20
+"""Fields that a thread makes before they are used up: they stay in its L2 cache."""
 
 KEYS = 1 << 14
 """Tile keys made at once."""
@@ -43,73 +45,19 @@ THREAD_WORK = 20_000_000
 """Multiply-adds, about 0.1 ms, that are worth a thread."""
 
 
-@functools.cache
-def why_unavailable() -> str | None:
-    """Why `NumbaProduct` cannot run here; None if it can. Compiles nothing."""
-    if importlib.util.find_spec("numba") is None or importlib.util.find_spec("llvmlite") is None:
-        return 'Numba is not installed (pip install "optical_dfa[fast]")'
-    if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
-        return "the environment variable NUMBA_DISABLE_JIT switches Numba off"
-    if lacking := [name for name in REQUIRED_FEATURES if name not in _cpu_features()]:
-        return f"the CPU, as Numba is set to use it, lacks {', '.join(lacking)}"
-    try:
-        import optical_dfa.emulator.numba_kernels  # noqa: F401
-    except ImportError as error:  # Numba refuses versions of NumPy newer than itself in this way
-        return f"Numba cannot be imported: {error}"
-    return None
+@dataclass(frozen=True)
+class _Slab:
+    """Neighbouring columns of the inputs, and which of them are in use."""
 
+    vectors: npt.NDArray[np.int8]
+    first_tile: int
+    columns: npt.NDArray[np.uint32]
+    """Words in use, four inputs each."""
 
-def _cpu_features() -> set[str]:
-    """Features that Numba compiles for: of this CPU, unless Numba's environment variables say otherwise."""
-    chosen = os.environ.get("NUMBA_CPU_FEATURES")
-    if platform.machine() not in ("x86_64", "AMD64") or os.environ.get("NUMBA_ENABLE_AVX", "1") == "0":
-        return set()
-    if chosen is not None:
-        return {name[1:] for name in chosen.split(",") if name.startswith("+")}
-    if os.environ.get("NUMBA_CPU_NAME", "host") not in ("", "host"):
-        return set()
-    import llvmlite.binding  # loads LLVM: only where Numba is about to be used
-
-    return {name for name, present in llvmlite.binding.get_host_cpu_features().items() if present}
-
-
-def n_threads() -> int:
-    """Threads that a large product is split over.
-
-    Raises:
-        ValueError: the environment variable OPTICAL_DFA_THREADS is not a whole number, 1 or more.
-    """
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wish = os.environ.get(THREADS_VARIABLE, "")
-    accepted = wish == "" or (wish.isdecimal() and int(wish) > 0)
-    require(accepted, f"environment variable {THREADS_VARIABLE}", wish, "a whole number, 1 or more")
-    return min(cpus, int(wish)) if wish else cpus
-
-
-class _Pool:
-    """The threads that all products of this process share. A forked child has none of them and begins anew."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._executor: ThreadPoolExecutor | None = None
-
-    def executor(self) -> ThreadPoolExecutor:
-        with self._lock:
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="optical-dfa-product")
-            return self._executor
-
-
-_pool = _Pool()
-
-
-def _forget_pool() -> None:
-    global _pool
-    _pool = _Pool()  # with a fresh lock: the old one may have been held at the moment of the fork
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
+    @property
+    def tiles(self) -> npt.NDArray[np.uint64]:
+        n_tiles = -(-self.vectors.shape[1] // TILE_COLUMNS)
+        return np.arange(self.first_tile, self.first_tile + n_tiles, dtype=np.uint64)
 
 
 class NumbaProduct:
@@ -129,7 +77,7 @@ class NumbaProduct:
     def __init__(
         self, n_inputs: int, n_outputs: int, seed: int, memory_budget_bytes: int = DEFAULT_MEMORY_BUDGET_BYTES
     ) -> None:
-        if reason := why_unavailable():
+        if reason := why_unavailable(REQUIRED_FEATURES):
             raise ValueError(f"backend 'numba' cannot be used: {reason}; take backend 'auto' or 'numpy'")
         from optical_dfa.emulator import numba_kernels
 
@@ -148,10 +96,14 @@ class NumbaProduct:
     def __call__(self, vectors: npt.NDArray[np.int8] | npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
         """Exact T·x for each row x; see `NumpyProduct.__call__`."""
         out = np.empty((len(vectors), self.n_outputs), np.int32)
-        for first in range(0, len(vectors), BATCH):
-            part = slice(first, first + BATCH)
+        for part in self._batches(len(vectors)):
             self._multiply(vectors[part].view(np.int8), out[part])
         return out
+
+    def stream(self, vectors: npt.NDArray[np.int8] | npt.NDArray[np.uint8], consume: Consumer) -> None:
+        """Exact T·x, a block of rows at a time; see `NumpyProduct.stream`. Threads call `consume` at the same time."""
+        for part in self._batches(len(vectors)):
+            self._multiply(vectors[part].view(np.int8), functools.partial(consume, part.start))
 
     def real(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """T·x for real float32 (batch, n_inputs) vectors, by NumPy: float32 (batch, n_outputs)."""
@@ -161,43 +113,60 @@ class NumbaProduct:
         """Rows of T, int8 (number of rows, n_inputs). Allocates them: ask for few if T is large."""
         return self._numpy.matrix(rows)
 
-    def _multiply(self, vectors: npt.NDArray[np.int8], out: npt.NDArray[np.int32]) -> None:
-        width = max(1, SLAB_BYTES // (len(vectors) * TILE_COLUMNS)) * TILE_COLUMNS
-        for first in range(0, self.n_inputs, width):
-            self._multiply_slab(vectors[:, first : first + width], first // TILE_COLUMNS, out, add=first > 0)
+    def _batches(self, n_vectors: int) -> Iterator[slice]:
+        fewest, most = BATCHES
+        size = min(most, max(fewest, SLAB_BYTES // self.n_inputs))
+        return (slice(first, min(first + size, n_vectors)) for first in range(0, n_vectors, size))
 
-    def _multiply_slab(
-        self, vectors: npt.NDArray[np.int8], first_tile: int, out: npt.NDArray[np.int32], add: bool
+    def _multiply(
+        self,
+        vectors: npt.NDArray[np.int8],
+        to: npt.NDArray[np.int32] | Callable[[int, npt.NDArray[np.int32]], None],
     ) -> None:
-        words = _as_words(vectors)
-        columns = _columns_in_use(words)
-        packed = np.empty(len(words) * len(columns), np.uint32)
-        offsets = np.empty(len(words), np.int32)
-        self._kernels.pack(words, columns, packed, offsets)
-        n_tiles = -(-words.shape[1] // WORDS_PER_TILE_ROW)
-        tiles = np.arange(first_tile, first_tile + n_tiles, dtype=np.uint64)
+        """Fields of one batch, into an array or, block by block, into a function of (first row, fields)."""
+        batch = len(vectors)
+        slabs = self._slabs(vectors)
+        packed = self._pack(slabs[0]) if len(slabs) == 1 else None  # many would not fit: each thread packs its own
+        n_words = sum(len(slab.columns) for slab in slabs)
+        threads = min(n_threads(), 1 + self.n_outputs * 4 * n_words * (batch + 20) // THREAD_WORK)
         n_blocks = -(-self.n_outputs // TILE_ROWS)
-        threads = min(n_threads(), 1 + self.n_outputs * 4 * len(columns) * (len(words) + 20) // THREAD_WORK)
-        at_once = max(1, min(KEYS // n_tiles, n_blocks // (4 * threads)))
-        jobs = deque(range(0, n_blocks, at_once))
+        at_once = min(n_blocks // (4 * threads), FIELD_BYTES // (4 * TILE_ROWS * batch), KEYS // len(slabs[0].tiles))
+        at_once = max(1, at_once)
 
-        def work() -> None:
-            scratch = self._kernels.new_scratch(len(words))
-            while True:
-                try:
-                    block = jobs.popleft()  # atomic: jobs go to whoever is free
-                except IndexError:
-                    return
-                blocks = np.arange(block, min(block + at_once, n_blocks), dtype=np.uint64)
-                low, high = tile_key(self.seed, blocks[:, None], tiles)
+        def new_scratch() -> tuple[Any, npt.NDArray[np.int32]]:
+            fields = 0 if isinstance(to, np.ndarray) else batch * at_once * TILE_ROWS
+            return self._kernels.new_scratch(batch), np.empty(fields, np.int32)
+
+        def work(block: int, scratch: tuple[Any, npt.NDArray[np.int32]]) -> None:
+            row = block * TILE_ROWS
+            n_rows = min(at_once * TILE_ROWS, self.n_outputs - row)
+            blocks = np.arange(block, block - (-n_rows // TILE_ROWS), dtype=np.uint64)[:, None]
+            buffers, room = scratch
+            out, first = (to, row) if isinstance(to, np.ndarray) else (room[: batch * n_rows].reshape(batch, n_rows), 0)
+            for slab in slabs:
+                inputs, offsets = packed or self._pack(slab)
+                low, high = tile_key(self.seed, blocks, slab.tiles)
                 self._kernels.multiply(
-                    packed, columns, offsets, low, high, self._table, scratch, out, block * TILE_ROWS, add
+                    *(inputs, slab.columns, offsets, low, high, self._table, buffers),
+                    *(out, first, n_rows, slab.first_tile > 0),
                 )
+            if not isinstance(to, np.ndarray):
+                to(row, out)
 
-        others = [_pool.executor().submit(work) for _ in range(threads - 1)]
-        work()
-        for other in others:
-            other.result()
+        share(range(0, n_blocks, at_once), threads, new_scratch, work)
+
+    def _slabs(self, vectors: npt.NDArray[np.int8]) -> list[_Slab]:
+        narrow = max(1, NARROW_SLAB_BYTES // (len(vectors) * TILE_COLUMNS)) * TILE_COLUMNS
+        width = self.n_inputs if vectors.size <= SLAB_BYTES else narrow
+        parts = ((first, vectors[:, first : first + width]) for first in range(0, self.n_inputs, width))
+        return [_Slab(part, first // TILE_COLUMNS, _columns_in_use(_as_words(part))) for first, part in parts]
+
+    def _pack(self, slab: _Slab) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int32]]:
+        """The slab's inputs in the order of the kernel, and 128 times their sums."""
+        batch = len(slab.vectors)
+        packed, offsets = np.empty(batch * len(slab.columns), np.uint32), np.empty(batch, np.int32)
+        self._kernels.pack(_as_words(slab.vectors), slab.columns, packed, offsets)
+        return packed, offsets
 
 
 def _as_words(vectors: npt.NDArray[np.int8]) -> npt.NDArray[np.uint32]:

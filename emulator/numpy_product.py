@@ -4,6 +4,7 @@ A float32 GEMM over slabs of T is exact here, because every partial sum is an in
 than `EXACT_NONZEROS`); slabs are added in int32. T is kept as int8 below a memory budget and made anew above it.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,12 @@ from optical_dfa.emulator.matrix import (
 )
 
 DEFAULT_MEMORY_BUDGET_BYTES = 1 << 30
+
+Consumer = Callable[[int, int, npt.NDArray[np.int32]], None]
+"""Takes (first vector, first row, fields) of a block of a product."""
+
+STREAM_BYTES = 1 << 24
+"""Fields made before they are used up."""
 
 # 256 x 2048 entries are 2 MB as float32: the slab stays in a core's L2 between look-up, conversion and product.
 SLAB_TILES = 2
@@ -96,6 +103,20 @@ class NumpyProduct:
         self._accumulate(vectors, out)
         return out
 
+    def stream(self, vectors: npt.NDArray[np.int8] | npt.NDArray[np.uint8], consume: Consumer) -> None:
+        """Exact T·x, a block of rows at a time, for what need not hold all of it.
+
+        Args:
+            vectors: as for `__call__`.
+            consume: called with (first vector, first row, fields), fields int32 (vectors, rows) that are overwritten
+                afterwards. The blocks come in any order, each begins at an even row.
+        """
+        rows = max(TILE_ROWS, STREAM_BYTES // (4 * max(1, len(vectors))) // TILE_ROWS * TILE_ROWS)
+        for first in range(0, self.n_outputs if len(vectors) else 0, rows):
+            out = np.zeros((len(vectors), min(rows, self.n_outputs - first)), np.int32)
+            self._accumulate(vectors, out, first)
+            consume(0, first, out)
+
     def real(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """T·x for real float32 (batch, n_inputs) vectors, by a plain float32 GEMM: float32 (batch, n_outputs)."""
         out = np.zeros((len(vectors), self.n_outputs), np.float32)
@@ -116,19 +137,21 @@ class NumpyProduct:
         upwards = out[:: abs(chosen.step)]
         return upwards if chosen.step > 0 else upwards[::-1]
 
-    def _accumulate(self, vectors: npt.NDArray[np.generic], out: npt.NDArray[np.generic]) -> None:
+    def _accumulate(self, vectors: npt.NDArray[np.generic], out: npt.NDArray[np.generic], first_row: int = 0) -> None:
+        """Add the rows of T from `first_row` on, a multiple of `TILE_ROWS`, times the vectors to `out`."""
         if self.plan.storage == "stored" and self._stored is None and len(vectors):
             self._stored = self.matrix(slice(None))
         # a narrow stored matrix goes in few tall slabs: a small GEMM costs more to start than to do
         height = TILE_ROWS * (max(1, SLAB_COLUMNS // self.n_inputs) if self._stored is not None else 1)
         for first in range(0, self.n_inputs, SLAB_COLUMNS):
             x = vectors[:, first : first + SLAB_COLUMNS].astype(np.float32)
-            for row in range(0, self.n_outputs, height):
-                if self._stored is not None:
-                    slab = self._stored[row : row + height, first : first + SLAB_COLUMNS]
-                else:
-                    slab = self._make(row // TILE_ROWS, first)[: self.n_outputs - row]
+            for row in range(0, out.shape[1], height):
                 part = out[:, row : row + height]
+                top = first_row + row
+                if self._stored is not None:
+                    slab = self._stored[top : top + part.shape[1], first : first + SLAB_COLUMNS]
+                else:
+                    slab = self._make(top // TILE_ROWS, first)[: part.shape[1]]
                 np.add(part, x @ slab.astype(np.float32).T, out=part, casting="unsafe")
 
     def _make(self, row_block: int, first_column: int) -> npt.NDArray[np.int8]:

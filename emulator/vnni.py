@@ -15,8 +15,8 @@ lanes are 16 neighbouring outputs (rows of T):
 A tile is laid out [word][32 outputs], so every load is one full register. Loads promise four bytes of alignment: that
 costs nothing at an aligned address and is no fault at another.
 
-Registers of 512 bits are spelt out because LLVM's own vectoriser takes 256 on many CPUs. On a CPU without
-`REQUIRED_FEATURES` LLVM ends the process when it compiles this: ask `numba_product.why_unavailable` first.
+Registers of 512 bits are spelt out because LLVM's own vectoriser takes 256 on many CPUs. On a CPU that lacks
+`numba_product.REQUIRED_FEATURES`, LLVM ends the process when it compiles this: ask `numba_support` first.
 """
 
 from collections.abc import Callable

@@ -95,7 +95,8 @@ def test_a_dark_batch_displays_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_batch_displayed_in_parts_is_the_same(vectors_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     spy = Spy(monkeypatch)
     vectors = ternary(22, 40)
-    per_vector = 8 * (40 + 10 * 26)  # 8 frames of 40 inputs, and 26 pixels of 10 bytes
+    per_vector = 8 * (40 + 3 * 26)  # 8 frames of 40 inputs and 26 pixels, 3 bytes each
+    monkeypatch.setattr(emulated, "MIN_CHUNK", 1)
     monkeypatch.setattr(emulated, "CHUNK_BYTES", vectors_at_once * per_vector)
     digital, ideal, usage = both(40, 51, vectors)
     np.testing.assert_array_equal(ideal, digital)

@@ -190,6 +190,7 @@ def test_a_failed_call_counts_nothing_and_can_be_repeated(monkeypatch: pytest.Mo
     with opened("noisy") as undisturbed:
         expected = [undisturbed.project(vectors), undisturbed.project(vectors)]
     monkeypatch.setattr(emulated, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(emulated, "MIN_CHUNK", 1)
     expose = EmulatedBench.expose
     exposures = 0
 

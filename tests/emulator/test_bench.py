@@ -16,10 +16,14 @@ from optical_dfa.emulator import (
     EmulatedBench,
     FrameStamp,
     Photometry,
-    bench,
+    exposure,
+    numba_product,
+    numpy_product,
     reference,
 )
 from optical_dfa.emulator.matrix import TABLE, VARIANCE
+from optical_dfa.emulator.numpy_product import Consumer
+from optical_dfa.emulator.product import Backend
 
 NOISELESS = Camera(shot_noise=False, read_noise_e=0.0, full_well_e=math.inf, gain_dn_per_e=1.0, adc_bits=None)
 NOISY = Camera(shot_noise=True, read_noise_e=13.0, full_well_e=10_000.0, gain_dn_per_e=0.0255, adc_bits=8)
@@ -29,8 +33,11 @@ APPARATUS = Apparatus(dmd_mirrors=1_039_680, camera_pixels=2_219_520, min_frame_
 Frames = npt.NDArray[np.uint8]
 
 
-def make_bench(n_frame_inputs: int, n_pixels: int, *, camera: Camera = NOISELESS, seed: int = 3) -> EmulatedBench:
-    return EmulatedBench(n_frame_inputs, n_pixels, seed, BenchParameters(PHOTOMETRY, camera, APPARATUS))
+def make_bench(
+    n_frame_inputs: int, n_pixels: int, *, camera: Camera = NOISELESS, seed: int = 3, backend: Backend = "auto"
+) -> EmulatedBench:
+    parameters = BenchParameters(PHOTOMETRY, camera, APPARATUS)
+    return EmulatedBench(n_frame_inputs, n_pixels, seed, parameters, backend=backend)
 
 
 def random_frames(count: int, n_frame_inputs: int) -> Frames:
@@ -145,22 +152,27 @@ def test_equal_neighbours_share_one_propagation(monkeypatch: pytest.MonkeyPatch)
     frames, phases = np.stack([a, a, a, b, a, a]), np.arange(6.0)
     stamp = FrameStamp(0, 100)
     single = [emulated.expose(frames[i : i + 1], phases=phases[i : i + 1], at=FrameStamp(0, 100 + i)) for i in range(6)]
-    product, propagated = emulated.product, []
+    stream, propagated = emulated.product.stream, []
 
-    def counted(vectors: Frames) -> npt.NDArray[np.int32]:
+    def counted(vectors: Frames, consume: Consumer) -> None:
         propagated.append(vectors)
-        return product(vectors)
+        stream(vectors, consume)
 
-    monkeypatch.setattr(emulated, "product", counted)
+    monkeypatch.setattr(emulated.product, "stream", counted)
     images = emulated.expose(frames, phases=phases, at=stamp)
     assert len(propagated) == 1
     np.testing.assert_array_equal(propagated[0], [a, b, a])
     np.testing.assert_array_equal(images, np.concatenate(single))
 
 
+every_backend = pytest.mark.parametrize("backend", ["numpy", "auto"])
+
+
+@every_backend
 @pytest.mark.parametrize("size", [1, 4, 7])
-def test_images_do_not_depend_on_the_split_into_calls(size: int) -> None:
-    emulated, frames, phases = make_bench(25, 301, camera=NOISY), random_frames(20, 25), np.arange(20.0)
+def test_images_do_not_depend_on_the_split_into_calls(size: int, backend: Backend) -> None:
+    emulated, frames = make_bench(25, 301, camera=NOISY, backend=backend), random_frames(20, 25)
+    phases = np.arange(20.0)
     whole = emulated.expose(frames, phases=phases, at=FrameStamp(2, 50))
     parts = [
         emulated.expose(frames[i : i + size], phases=phases[i : i + size], at=FrameStamp(2, 50 + i))
@@ -169,20 +181,32 @@ def test_images_do_not_depend_on_the_split_into_calls(size: int) -> None:
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 
 
+@every_backend
 @pytest.mark.parametrize("block", [1, 300, 1000, 1 << 20])
-def test_images_do_not_depend_on_the_block_of_frames(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    emulated, frames = make_bench(25, 301, camera=NOISY), random_frames(20, 25)
-    expected = emulated.expose(frames, at=FrameStamp(0, 0))
-    monkeypatch.setattr(bench, "BLOCK_PIXELS", block)
-    np.testing.assert_array_equal(emulated.expose(frames, at=FrameStamp(0, 0)), expected)
+def test_images_do_not_depend_on_blocks_and_threads(
+    block: int, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = np.repeat(random_frames(20, 25), 3, axis=0)
+    expected = make_bench(25, 301, camera=NOISY, backend=backend).expose(frames, at=FrameStamp(0, 0))
+    monkeypatch.setattr(exposure, "BLOCK_PIXELS", block)
+    monkeypatch.setattr(exposure, "THREAD_PIXELS", block)
+    monkeypatch.setattr(exposure, "n_threads", lambda: 3)
+    monkeypatch.setattr(numpy_product, "STREAM_BYTES", block)
+    monkeypatch.setattr(numba_product, "FIELD_BYTES", block)
+    monkeypatch.setattr(numba_product, "BATCHES", (7, 7))
+    for storage_budget in (0, 1 << 30):  # the Numba product does the first, the NumPy product the second
+        parameters = BenchParameters(PHOTOMETRY, NOISY, APPARATUS)
+        emulated = EmulatedBench(25, 301, 3, parameters, storage_budget, backend)
+        np.testing.assert_array_equal(emulated.expose(frames, at=FrameStamp(0, 0)), expected)
 
 
-def test_pixels_do_not_depend_on_the_size_of_the_image() -> None:
+@every_backend
+def test_pixels_do_not_depend_on_the_size_of_the_image(backend: Backend) -> None:
     frames, stamp = random_frames(5, 25), FrameStamp(1, 2)
-    large = make_bench(25, 5000, camera=NOISY).expose(frames, at=stamp)
+    large = make_bench(25, 5000, camera=NOISY, backend=backend).expose(frames, at=stamp)
     assert large.shape == (5, 3, 1667)
     for pixels in (1, 10, 333, 2040):
-        small = make_bench(25, pixels, camera=NOISY).expose(frames, at=stamp)
+        small = make_bench(25, pixels, camera=NOISY, backend=backend).expose(frames, at=stamp)
         np.testing.assert_array_equal(small.reshape(5, -1), large.reshape(5, -1)[:, :pixels])
 
 

@@ -21,10 +21,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from optical_dfa.emulator import NumbaProduct, NumpyProduct, make_product, reference
+from optical_dfa.emulator import NumbaProduct, NumpyProduct, make_product, numba_support, reference
 from optical_dfa.emulator import numba_product as module
 from optical_dfa.emulator.matrix import EXACT_NONZEROS
-from optical_dfa.emulator.numba_product import REQUIRED_FEATURES, n_threads, why_unavailable
+from optical_dfa.emulator.numba_product import REQUIRED_FEATURES
+from optical_dfa.emulator.numba_support import why_unavailable
 from optical_dfa.emulator.product import SMALL_ENTRIES, Product
 
 ROOT = Path(__file__).parents[2]
@@ -34,13 +35,13 @@ Ternary = npt.NDArray[np.int8]
 
 def cannot_run_here() -> bool:
     """Whether the backend is unavailable; if so, that asking for it is refused and `auto` does without."""
-    if why_unavailable() is None:
+    if why_unavailable(REQUIRED_FEATURES) is None:
         return False
     with pytest.raises(ValueError, match=REFUSAL):
         make_product(500, 500, 0, backend="numba")
     automatic = make_product(500, 500, 0)
     assert automatic.plan.backend == "numpy"
-    assert automatic.plan.why.endswith(f"; NumPy because {why_unavailable()}")
+    assert automatic.plan.why.endswith(f"; NumPy because {why_unavailable(REQUIRED_FEATURES)}")
     return True
 
 
@@ -55,6 +56,23 @@ def ternary(seed: int, batch: int, n_inputs: int, sparsity: float) -> Ternary:
     vectors[generator.random(vectors.shape) < sparsity] = 0
     vectors[1::3] = 0
     return vectors
+
+
+def streamed(product: Product, vectors: npt.NDArray[Any], n_outputs: int) -> npt.NDArray[np.int32]:
+    """The blocks that `stream` hands out, put together; each entry is handed out once."""
+    found = np.zeros((len(vectors), n_outputs), np.int32)
+    times = np.zeros(found.shape, int)
+
+    def take(vector: int, row: int, fields: npt.NDArray[np.int32]) -> None:
+        place = (slice(vector, vector + fields.shape[0]), slice(row, row + fields.shape[1]))
+        assert row % 2 == 0  # both quadratures of a mode are in one block
+        found[place] = fields
+        times[place] += 1
+        fields[:] = -1  # may be done with as one likes
+
+    product.stream(vectors, take)
+    assert (times == 1).all()
+    return found
 
 
 @pytest.fixture(autouse=True)
@@ -129,9 +147,11 @@ def test_wide_vectors_go_in_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = ternary(1, 30, 5003, 0.5)
     vectors[:, 1024:2048] = 0  # a slab of which nothing is used
     expected = reference.product(8, vectors, 300)
-    for name, value in (("SLAB_BYTES", 1), ("BATCH", 7), ("KEYS", 1)):
+    for name, value in (("SLAB_BYTES", 1), ("NARROW_SLAB_BYTES", 1), ("BATCHES", (7, 7)), ("KEYS", 1)):
         monkeypatch.setattr(module, name, value)
-        np.testing.assert_array_equal(numba_product(5003, 300, 8)(vectors), expected)
+        product = numba_product(5003, 300, 8)
+        np.testing.assert_array_equal(product(vectors), expected)
+        np.testing.assert_array_equal(streamed(product, vectors, 300), expected)
 
 
 @pytest.mark.parametrize("used", [1, 40, 700, 1100, 1500])
@@ -186,7 +206,9 @@ def test_threads_do_not_matter(any_work_is_worth_a_thread: Callable[[int], None]
     expected = reference.product(5, vectors, 3000)
     for threads in (1, 2, 3, 8, 50):
         any_work_is_worth_a_thread(threads)
-        np.testing.assert_array_equal(numba_product(900, 3000, 5)(vectors), expected)
+        product = numba_product(900, 3000, 5)
+        np.testing.assert_array_equal(product(vectors), expected)
+        np.testing.assert_array_equal(streamed(product, vectors, 3000), expected)
 
 
 def test_two_threads_at_once(any_work_is_worth_a_thread: Callable[[int], None]) -> None:
@@ -258,13 +280,18 @@ import numpy as np
 from optical_dfa.emulator import NumbaProduct
 NumbaProduct(300, 300, 1)(np.ones((2, 300), np.int8))
 from optical_dfa.emulator import numba_kernels as kernels
-for kernel in (kernels.pack, kernels.multiply):
+from optical_dfa.emulator.numba_camera import expose
+floats = np.zeros(5, np.float32)
+words = np.zeros(1, np.uint32)
+field, image = np.zeros((1, 2), np.int32), np.zeros((1, 1), np.uint8)
+expose(field, np.zeros(1, int), np.float32(1), np.zeros((1, 2), np.float32), words, words, floats, 0, image)
+for kernel in (kernels.pack, kernels.multiply, expose):
     print(sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values()))
 """
 
 
 def test_compiled_kernels_are_kept_until_a_kernel_file_changes(tmp_path: Path) -> None:
-    """In a copy of the package: an edit in `vnni` alone, which Numba's own cache would not notice."""
+    """In a copy of the package. Numba's own cache would notice an edit in the file of a kernel, and in no other."""
     if cannot_run_here():
         return
     shutil.copytree(ROOT / "optical_dfa", tmp_path / "optical_dfa", ignore=shutil.ignore_patterns("__pycache__"))
@@ -273,13 +300,14 @@ def test_compiled_kernels_are_kept_until_a_kernel_file_changes(tmp_path: Path) -
     def compile_in_copy() -> list[str]:
         return run(COMPILE, {"NUMBA_CACHE_DIR": str(cache)}, tmp_path).splitlines()
 
-    assert compile_in_copy() == ["0 1", "0 1"]
-    assert compile_in_copy() == ["1 0", "1 0"]
-    for name in ("vnni.py", "numba_kernels.py"):
+    assert compile_in_copy() == ["0 1"] * 3
+    assert compile_in_copy() == ["1 0"] * 3
+    kernel_files = ("vnni.py", "numba_kernels.py", "numba_camera.py", "llvm_floats.py", "normals.py")
+    for name in kernel_files:
         with open(tmp_path / "optical_dfa" / "emulator" / name, "a") as file:
             file.write("# edited\n")
-        assert compile_in_copy() == ["0 1", "0 1"]
-    assert len(list((cache / "optical_dfa").iterdir())) == 3
+        assert compile_in_copy() == ["0 1"] * 3
+    assert len(list((cache / "optical_dfa").iterdir())) == 1 + len(kernel_files)
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
@@ -287,8 +315,8 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
         return
     blocked = tmp_path / "file"
     blocked.touch()
-    assert run(COMPILE, {"NUMBA_CACHE_DIR": str(blocked)}).splitlines() == ["0 1", "0 1"]
-    assert run(COMPILE, {"NUMBA_CACHE_DIR": str(blocked)}).splitlines() == ["0 1", "0 1"]
+    assert run(COMPILE, {"NUMBA_CACHE_DIR": str(blocked)}).splitlines() == ["0 1"] * 3
+    assert run(COMPILE, {"NUMBA_CACHE_DIR": str(blocked)}).splitlines() == ["0 1"] * 3
 
 
 def test_nothing_is_compiled_before_the_first_product() -> None:
@@ -310,7 +338,7 @@ def lacking(monkeypatch: pytest.MonkeyPatch, what: str) -> str:
     if what == "jit":
         monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
         return "the environment variable NUMBA_DISABLE_JIT switches Numba off"
-    monkeypatch.setattr(module, "_cpu_features", lambda: set(REQUIRED_FEATURES) - {"avx512vnni", "avx512vbmi"})
+    monkeypatch.setattr(numba_support, "_cpu_features", lambda: set(REQUIRED_FEATURES) - {"avx512vnni", "avx512vbmi"})
     return "the CPU, as Numba is set to use it, lacks avx512vnni, avx512vbmi"
 
 
@@ -376,23 +404,3 @@ def test_an_unknown_backend_is_refused(backend: Any) -> None:
 def test_an_impossible_geometry_is_refused(backend: Any) -> None:
     with pytest.raises(ValueError, match="n_outputs must be an int from 1 to 2,147,483,648; got 0"):
         make_product(3, 0, 0, backend=backend)
-
-
-def test_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OPTICAL_DFA_THREADS", raising=False)
-    cpus = n_threads()
-    assert 1 <= cpus <= (os.cpu_count() or 1)
-    for wish in (1, cpus, cpus + 7):
-        monkeypatch.setenv("OPTICAL_DFA_THREADS", str(wish))
-        assert n_threads() == min(wish, cpus)
-
-
-@pytest.mark.parametrize("wish", ["0", "-1", "two", "1.5", " "])
-def test_an_impossible_number_of_threads_is_refused(monkeypatch: pytest.MonkeyPatch, wish: str) -> None:
-    monkeypatch.setenv("OPTICAL_DFA_THREADS", wish)
-    expected = "environment variable OPTICAL_DFA_THREADS must be a whole number, 1 or more; got "
-    with pytest.raises(ValueError, match=expected):
-        n_threads()
-    if why_unavailable() is None:
-        with pytest.raises(ValueError, match=expected):
-            NumbaProduct(500, 500, 0)

@@ -241,6 +241,7 @@ def test_a_noisy_step_does_not_depend_on_how_the_device_splits_the_batch(monkeyp
     in_one = run(NOISY)
     assert parts == [BATCH] * 3
     monkeypatch.setattr(emulated, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(emulated, "MIN_CHUNK", 1)
     in_many = run(NOISY)
     assert parts == [1] * 3 * BATCH
     assert all(same_bits(one, many) for one, many in zip(in_one, in_many, strict=True))

@@ -1,0 +1,51 @@
+"""Compiling of Numba kernels, and where the compiled code is kept.
+
+Compiled code is kept on disk in a folder named after the content of all sources of this folder: Numba's own cache
+notices a change in the file of a kernel only, not in the files that the kernel takes intrinsics and constants from.
+"""
+
+import functools
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+
+
+@functools.cache
+def source_key() -> str:
+    """Hash of the content of all sources beside this one, 16 hexadecimal digits."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    contents = b"".join(file.name.encode() + hashlib.sha256(file.read_bytes()).digest() for file in files)
+    return hashlib.sha256(contents).hexdigest()[:16]
+
+
+@functools.cache
+def cache_folder() -> Path | None:
+    """Folder of the compiled kernels, named after their source; None if it cannot be written.
+
+    It lies in $NUMBA_CACHE_DIR, or in the user's cache folder: never where others may write, for what is loaded from it
+    is run.
+    """
+    try:
+        base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(base) / "optical_dfa" / source_key()
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except (OSError, RuntimeError):  # RuntimeError: a user without a home
+        return None
+    return folder
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile at the first call, or load from `cache_folder`. Without the interpreter's lock and without threads."""
+    config: Any = numba.config
+    folder, usual = cache_folder(), config.CACHE_DIR
+    config.CACHE_DIR = str(folder or usual)  # read by the decorator, which has no argument for it
+    try:
+        return numba.njit(nogil=True, error_model="numpy", cache=folder is not None)(function)
+    finally:
+        config.CACHE_DIR = usual

@@ -49,3 +49,8 @@ def compiled(function: Callable[..., Any]) -> Any:
         return numba.njit(nogil=True, error_model="numpy", cache=folder is not None)(function)
     finally:
         config.CACHE_DIR = usual
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """A part of a compiled function, put into it where it is called."""
+    return numba.njit(inline="always", error_model="numpy")(function)

@@ -10,13 +10,12 @@ pixel on the other side of a rounding threshold, in less than one pixel of 10^4.
 import math
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from optical_dfa.emulator.llvm_floats import bits_of, float_of, fma, nearest, square_root
 from optical_dfa.emulator.normals import CENTRE_ORIGIN, CENTRE_POLYNOMIAL, TAIL, TAIL_ORIGIN, TAIL_POLYNOMIAL
-from optical_dfa.emulator.numba_cache import compiled
+from optical_dfa.emulator.numba_cache import compiled, inlined
 
 Words = npt.NDArray[np.uint32]
 Floats = npt.NDArray[np.float32]
@@ -36,11 +35,7 @@ _L0, _L1, _L2, _L3, _L4, _L5 = (
 )
 
 
-def _inlined(function: Any) -> Any:
-    return numba.njit(inline="always", error_model="numpy")(function)
-
-
-@_inlined
+@inlined
 def _hash(counter: np.uint32, low: np.uint32, high: np.uint32) -> np.uint32:
     """`hashing.hash_words`. Numba widens sums and shifts of 32 bits to 64: each step is brought back."""
     x = _u(counter ^ low)
@@ -51,7 +46,7 @@ def _hash(counter: np.uint32, low: np.uint32, high: np.uint32) -> np.uint32:
     return _u(x ^ _u(x >> _u(14)))
 
 
-@_inlined
+@inlined
 def _log(v: np.float32) -> np.float32:
     """Natural logarithm of a normal float32, 0 < v ≤ 1: v = 2^e (1 + f) with 2/3 ≤ 1 + f < 4/3."""
     bits = bits_of(v)
@@ -61,7 +56,7 @@ def _log(v: np.float32) -> np.float32:
     return fma(_f(exponent), _LOG_2, fma(f * f, fma(f, p, -_HALF), f))
 
 
-@_inlined
+@inlined
 def _standard_normal(word: np.uint32) -> np.float32:
     """`normals.standard_normals`."""
     x = fma(_f(_i(_i(word) >> _i(8))), _CELL, _HALF_CELL)

@@ -6,7 +6,7 @@ Importing this imports Numba; nothing is compiled before the first call.
 import numpy as np
 import numpy.typing as npt
 
-from optical_dfa.emulator.numba_cache import compiled
+from optical_dfa.emulator.numba_cache import compiled, inlined
 from optical_dfa.emulator.vnni import TILE_OUTPUTS, make_tile, multiply_1, multiply_4, multiply_12
 
 BLOCK_ROWS = 256
@@ -61,13 +61,22 @@ def pack(words: Words, columns: Words, packed: Words, offsets: Sums) -> None:
         offsets[vector] = 128 * total
 
 
+@inlined
+def _chain(key: np.uint64, part: np.uint64) -> np.uint64:
+    """One step of `hashing.derive_key`."""
+    z = (key ^ part) + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
 @compiled
 def multiply(
     packed: Words,
     columns: Words,
     offsets: Sums,
-    low: Words,
-    high: Words,
+    seed: np.uint64,
+    first_tile: tuple[int, int],
     table: npt.NDArray[np.uint8],
     scratch: tuple[Words, Words, Words, Sums],
     out: Sums,
@@ -81,8 +90,8 @@ def multiply(
         packed: from `pack`.
         columns: as for `pack`, counted from the first tile.
         offsets: from `pack`.
-        low: low halves of the tile keys, (blocks, tiles).
-        high: high halves.
+        seed: of T.
+        first_tile: row block and column block of the first tile.
         table: entries of T + 128 by byte, (256,).
         scratch: buffers from `new_scratch`, of one thread.
         out: (batch, some columns), one for each row of T.
@@ -92,15 +101,17 @@ def multiply(
     """
     lows, highs, tile, sums = scratch
     batch, n_words = len(offsets), len(columns)
-    for block in range(len(low)):
+    for block in range(-(-n_rows // BLOCK_ROWS)):
         start = first + block * BLOCK_ROWS
+        row_key = _chain(_chain(np.uint64(3), seed), np.uint64(first_tile[0] + block))  # 3: the length of the path
         stop = min(start + BLOCK_ROWS, first + n_rows)
         for panel in range(0, max(n_words, 1), PANEL_WORDS):
             width = min(PANEL_WORDS, n_words - panel)
             for i in range(width):
                 column = columns[panel + i]
-                lows[i] = low[block, column // TILE_WORDS] ^ (column % TILE_WORDS)
-                highs[i] = high[block, column // TILE_WORDS]
+                key = _chain(row_key, np.uint64(first_tile[1] + column // TILE_WORDS))
+                lows[i] = np.uint32(key) ^ (column % TILE_WORDS)
+                highs[i] = np.uint32(key >> np.uint64(32))
             for part in range(-(-(stop - start) // TILE_OUTPUTS)):
                 place = part * batch * TILE_OUTPUTS
                 if panel == 0:

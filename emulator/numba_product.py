@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optical_dfa.emulator.matrix import TABLE, TILE_COLUMNS, TILE_ROWS, tile_key
+from optical_dfa.emulator.matrix import TABLE, TILE_COLUMNS, TILE_ROWS
 from optical_dfa.emulator.numba_support import why_unavailable
 from optical_dfa.emulator.numpy_product import DEFAULT_MEMORY_BUDGET_BYTES, Consumer, MatrixPlan, NumpyProduct
 from optical_dfa.emulator.threads import n_threads, share
@@ -35,9 +35,6 @@ NARROW_SLAB_BYTES = 1 << 22
 FIELD_BYTES = 1 << 20
 """Fields that a thread makes before they are used up: they stay in its L2 cache."""
 
-KEYS = 1 << 14
-"""Tile keys made at once."""
-
 SPARSE = 0.75
 """Below this fraction of words in use, unused ones are left out. Leaving out costs one pass over the inputs."""
 
@@ -53,11 +50,6 @@ class _Slab:
     first_tile: int
     columns: npt.NDArray[np.uint32]
     """Words in use, four inputs each."""
-
-    @property
-    def tiles(self) -> npt.NDArray[np.uint64]:
-        n_tiles = -(-self.vectors.shape[1] // TILE_COLUMNS)
-        return np.arange(self.first_tile, self.first_tile + n_tiles, dtype=np.uint64)
 
 
 class NumbaProduct:
@@ -130,8 +122,8 @@ class NumbaProduct:
         n_words = sum(len(slab.columns) for slab in slabs)
         threads = min(n_threads(), 1 + self.n_outputs * 4 * n_words * (batch + 20) // THREAD_WORK)
         n_blocks = -(-self.n_outputs // TILE_ROWS)
-        at_once = min(n_blocks // (4 * threads), FIELD_BYTES // (4 * TILE_ROWS * batch), KEYS // len(slabs[0].tiles))
-        at_once = max(1, at_once)
+        most = n_blocks if threads == 1 else n_blocks // (4 * threads)
+        at_once = max(1, min(most, FIELD_BYTES // (4 * TILE_ROWS * batch)))
 
         def new_scratch() -> tuple[Any, npt.NDArray[np.int32]]:
             fields = 0 if isinstance(to, np.ndarray) else batch * at_once * TILE_ROWS
@@ -140,15 +132,13 @@ class NumbaProduct:
         def work(block: int, scratch: tuple[Any, npt.NDArray[np.int32]]) -> None:
             row = block * TILE_ROWS
             n_rows = min(at_once * TILE_ROWS, self.n_outputs - row)
-            blocks = np.arange(block, block - (-n_rows // TILE_ROWS), dtype=np.uint64)[:, None]
             buffers, room = scratch
             out, first = (to, row) if isinstance(to, np.ndarray) else (room[: batch * n_rows].reshape(batch, n_rows), 0)
             for slab in slabs:
                 inputs, offsets = packed or self._pack(slab)
-                low, high = tile_key(self.seed, blocks, slab.tiles)
                 self._kernels.multiply(
-                    *(inputs, slab.columns, offsets, low, high, self._table, buffers),
-                    *(out, first, n_rows, slab.first_tile > 0),
+                    *(inputs, slab.columns, offsets, np.uint64(self.seed), (block, slab.first_tile)),
+                    *(self._table, buffers, out, first, n_rows, slab.first_tile > 0),
                 )
             if not isinstance(to, np.ndarray):
                 to(row, out)

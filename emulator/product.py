@@ -11,10 +11,10 @@ from optical_dfa.emulator.numpy_product import DEFAULT_MEMORY_BUDGET_BYTES, Nump
 Backend = Literal["auto", "numpy", "numba"]
 Product = NumpyProduct | NumbaProduct
 
-SMALL_ENTRIES = 1 << 14
+SMALL_ENTRIES = 1 << 12
 """Stored matrices up to this size stay with NumPy, whose product is over before Numba's has begun.
 
-Measured (docs/decisions/0003-numba-product.md, batch 128): NumPy wins with 5,120 entries and loses with 40,960.
+Measured (docs/decisions/0003-numba-product.md): at a batch of 128, NumPy wins with 2,560 entries, ties with 5,120.
 """
 
 

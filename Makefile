@@ -39,6 +39,27 @@ soak: $(INSTALLED)  ## run the long tests and keep their output in docs/soak/
 	@mkdir -p docs/soak
 	$(BIN)/python -m pytest -m soak -v -s --durations=0 --no-header 2>&1 | tee docs/soak/soak.txt
 
+.PHONY: bench
+bench: $(INSTALLED)  ## measure the emulator against its bars; table in docs/results/, about four minutes
+	$(BIN)/optical-dfa bench -o docs/results
+
+# The vendor's simulator wants versions that cannot be built any more: it has its own environment, where the checkout
+# is found by a .pth file, since optical_dfa would bring torch.
+PEERS := .venv-peers
+PEERS_INSTALLED := $(PEERS)/.installed
+
+$(PEERS_INSTALLED): benchmarks/peers.txt
+	@test -e $@ || $(PYTHON) -m venv --clear $(PEERS)
+	@rm -f $@
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/peers.txt
+	@$(PEERS)/bin/python -c 'import pathlib, sysconfig; \
+	    pathlib.Path(sysconfig.get_path("purelib"), "checkout.pth").write_text("$(CURDIR)\n")'
+	@touch $@
+
+.PHONY: bench-peers
+bench-peers: $(INSTALLED) $(PEERS_INSTALLED)  ## the same, and against the vendor's simulator, which it installs aside
+	$(BIN)/optical-dfa bench --peers $(PEERS)/bin/python -o docs/results
+
 .PHONY: lint
 lint: style types contracts  ## style, types and contracts
 
@@ -69,5 +90,5 @@ check:  ## all that CI runs
 
 .PHONY: clean
 clean:  ## remove the environment, caches and build products; keep runs/
-	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -86,5 +86,37 @@ def devices() -> None:
         show_devices(Console(highlight=False))
 
 
+@app.command()
+def bench(
+    jobs: Annotated[
+        list[str] | None,
+        typer.Option("--jobs", metavar="NAME", help="Measure this job alone, e.g. mid. May be repeated."),
+    ] = None,
+    scale: Annotated[
+        float, typer.Option("--scale", metavar="FACTOR", help="Multiply all sizes; below 1, to see that it runs.")
+    ] = 1.0,
+    threads: Annotated[int, typer.Option("--threads", metavar="N", help="Threads of both sides.")] = 1,
+    full: Annotated[
+        bool, typer.Option("--full", help="Also 10^6 inputs to 2·10^6 pixels, all cores: over ten minutes, 1.3 GB.")
+    ] = False,
+    peers: Annotated[
+        Path | None, typer.Option("--peers", metavar="PYTHON", help="Interpreter that has the vendor's simulator.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="Write the tables there, Markdown and JSON.")
+    ] = None,
+) -> None:
+    """Measure the emulator on this machine, against its bars."""
+    from rich.console import Console
+
+    from optical_dfa.cli.bench import run_bench
+    from optical_dfa.cli.errors import clean_errors
+
+    with clean_errors():
+        from optical_dfa.bench.run import Options
+
+        run_bench(Options(tuple(jobs or ()), scale, threads, full, peers, out), Console(highlight=False))
+
+
 if __name__ == "__main__":
     app()

@@ -150,6 +150,13 @@ def test_configure_a_run(tmp_path: Path) -> None:
     assert f"error: {raised.value}\n" == message
 
 
+def test_measure_the_emulator(capsys: pytest.CaptureFixture[str]) -> None:
+    page = HOW_TO / "measure-the-emulator.md"
+    (example,) = blocks(page, "python")
+    exec(example, {})
+    assert_shown(page, capsys.readouterr().out)
+
+
 def keys_of(values: dict[str, Any], prefix: str = "") -> set[str]:
     """Dotted keys of nested mappings."""
     keys: set[str] = set()

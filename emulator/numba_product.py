@@ -81,7 +81,8 @@ class NumbaProduct:
             backend="numba",
             storage="procedural",
             stored_bytes=0,
-            why="making T anew in a core's cache is faster than reading it (AVX-512 VNNI)",
+            why="making T anew in a core's cache is faster than reading it (AVX-512 VNNI)"
+            f"; real vectors are multiplied by NumPy: T {self._numpy.plan.storage}",
         )
         self._table = TABLE.view(np.uint8) ^ np.uint8(0x80)  # T + 128
 

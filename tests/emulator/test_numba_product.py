@@ -237,21 +237,29 @@ def test_threads_of_torch_do_not_matter() -> None:
 AFTER_FORK = """
 import os, signal, sys
 import numpy as np, torch
+from optical_dfa.devices import open_device
 from optical_dfa.emulator import make_product, numba_product, reference
 numba_product.THREAD_WORK, numba_product.n_threads = 1, lambda: 3
 vectors = np.random.default_rng(0).integers(-1, 2, (9, 300), np.int8)
 product, expected = make_product(300, 900, 1), reference.product(1, vectors, 900)
 assert np.array_equal(product(vectors), expected)  # the threads of the parent exist from here on
+device = open_device("emulator", n_inputs=300, n_outputs=900, photometry={"signal_e_per_feature": 1.0})
+start = device.state_dict()
+def project():
+    device.load_state_dict(start)
+    return device.project(vectors)
+images = project()
 if not (child := os.fork()):
     signal.alarm(60)
-    os._exit(0 if np.array_equal(product(vectors), expected) else 1)
+    os._exit(0 if np.array_equal(product(vectors), expected) and np.array_equal(project(), images) else 1)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "child of os.fork"
 class Data(torch.utils.data.Dataset):
     def __len__(self): return 4
-    def __getitem__(self, i): return product(vectors)
-for fields in torch.utils.data.DataLoader(Data(), batch_size=None, num_workers=2, multiprocessing_context="fork"):
-    assert np.array_equal(fields, expected), "worker of a DataLoader"
-assert np.array_equal(product(vectors), expected), "parent"
+    def __getitem__(self, i): return product(vectors), project()
+workers = torch.utils.data.DataLoader(Data(), batch_size=None, num_workers=2, multiprocessing_context="fork")
+for fields, measured in workers:
+    assert np.array_equal(fields, expected) and np.array_equal(measured, images), "worker of a DataLoader"
+assert np.array_equal(product(vectors), expected) and np.array_equal(project(), images), "parent"
 print(product.plan.backend)
 """
 
@@ -375,7 +383,10 @@ def test_choice_of_the_backend() -> None:
     assert fastest.backend == ("numba" if usable else "numpy")
     if usable:
         assert (fastest.storage, fastest.stored_bytes) == ("procedural", 0)
-        assert fastest.why == "making T anew in a core's cache is faster than reading it (AVX-512 VNNI)"
+        assert fastest.why == (
+            "making T anew in a core's cache is faster than reading it (AVX-512 VNNI); "
+            "real vectors are multiplied by NumPy: T stored"
+        )
     asked = make_product(500, 500, 0, backend="numpy").plan
     assert (asked.backend, asked.storage) == ("numpy", "stored")
     assert asked.why.endswith("; NumPy was asked for")

@@ -24,9 +24,8 @@ def test_backends_equal_the_reference_over_random_shapes() -> None:
         np.testing.assert_array_equal(fastest(vectors), expected)
         used.add(fastest.plan.backend)
         entries += n_inputs * n_outputs
-    print(
-        f"\n{CASES} matrices, {entries:,} entries in all: stored, procedural and {', '.join(sorted(used))} equal to the reference"
-    )
+    kinds = f"NumPy stored and procedural, and what `auto` takes ({', '.join(sorted(used))})"
+    print(f"\n{CASES} matrices, {entries:,} entries in all: {kinds}, equal to the reference")
 
 
 @pytest.mark.soak

@@ -13,8 +13,10 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from optical_dfa.devices.arrays import all_finite, entries_beyond_one, gpu_of, on_current_stream
 from optical_dfa.devices.errors import DeviceClosed, FingerprintMismatch, InvalidVectors
 from optical_dfa.emulator import MatrixPlan
+from optical_dfa.emulator.arrays import is_cupy
 
 Vectors = npt.NDArray[np.int8] | npt.NDArray[np.float32]
 Fields = npt.NDArray[np.float32]
@@ -47,7 +49,9 @@ class DeviceInfo:
     matrix: MatrixPlan | None
     """How T is held; None where light does the product."""
     camera_backend: str = ""
-    """What computes the camera's images: `numpy`, `numba`; empty without an emulated camera."""
+    """What computes the camera's images: `numpy`, `numba`, `cupy`; empty without an emulated camera."""
+    accepts_cupy: bool = False
+    """`project` also takes CuPy arrays, on the GPU that it computes on, and then returns CuPy arrays."""
 
 
 @dataclass
@@ -65,7 +69,7 @@ class Usage:
     pixel_readings: int = 0
     """Pixel readings in all."""
     wall_seconds: float = 0.0
-    """Time spent in `project` on this machine, seconds."""
+    """Time spent in `project` on this machine, seconds. Of CuPy arrays: to enqueue the work, not to do it."""
     device_seconds: float = 0.0
     """Time the modelled machine would need for the frames, seconds."""
     device_joules: float = 0.0
@@ -105,6 +109,9 @@ class ProjectionDevice(abc.ABC):
     settings: Mapping[str, Any]
     """Every option it was made with but its size, defaults included, as JSON values: for logs."""
 
+    gpu: int | None = None
+    """Number of the CUDA device that it computes on; None for a device that takes no CuPy arrays."""
+
     def __init__(self) -> None:
         self.settings = {}
         self.usage = Usage()
@@ -141,11 +148,13 @@ class ProjectionDevice(abc.ABC):
 
         Args:
             vectors: int8 (batch, n_inputs), every entry -1, 0 or 1. Devices with `info.accepts_real` also take finite
-                float32 (batch, n_inputs).
+                float32 (batch, n_inputs). Devices with `info.accepts_cupy` also take CuPy arrays of these kinds;
+                checking their values waits for CuPy's current stream, for one number, and nothing else does.
 
         Returns:
             float32 (batch, n_outputs). For ternary vectors, row b depends on vector b and on what was displayed before
-            it, not on how the vectors were split into calls.
+            it, not on how the vectors were split into calls. For CuPy vectors a CuPy array, in the order of CuPy's
+            current stream.
 
         Raises:
             InvalidVectors: nothing was displayed.
@@ -164,14 +173,18 @@ class ProjectionDevice(abc.ABC):
         return fields
 
     def submit(self, vectors: Vectors) -> "Future[Fields]":
-        """`project` without waiting. Requests are served in the order of submission; bad vectors raise at once."""
+        """`project` without waiting. Requests are served in the order of submission; bad vectors raise at once.
+
+        CuPy vectors are served on the stream that is current here, and so is their result.
+        """
         self._check(vectors)
         with self._lock:
             if not self._is_open:
                 raise DeviceClosed(f"device {self.info.name!r} is closed: call its open() or use it in a with block")
             if self._worker is None:
                 self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"optical-dfa-{self.info.name}")
-            return self._worker.submit(self.project, vectors.copy())  # the caller may go on with the array
+            project = on_current_stream(self.project, vectors) if is_cupy(vectors) else self.project
+            return self._worker.submit(project, vectors.copy())  # the caller may go on with the array
 
     @property
     def fingerprint(self) -> str:
@@ -236,15 +249,28 @@ class ProjectionDevice(abc.ABC):
         accepted = f"int8 (batch, {self.info.n_inputs}) with entries -1, 0, 1"
         if self.info.accepts_real:
             accepted += f", or finite float32 (batch, {self.info.n_inputs})"
-        if not isinstance(vectors, np.ndarray):
+        on_gpu = is_cupy(vectors)
+        if on_gpu and not self.info.accepts_cupy:
             raise InvalidVectors(
-                f"device {self.info.name!r} takes NumPy arrays, {accepted}; got {type(vectors).__name__}"
+                f"device {self.info.name!r} with backend {self.info.backend!r} takes NumPy arrays, {accepted}; got a "
+                "CuPy array: give it vectors.get(), or open a device whose info.accepts_cupy is true (digital, or "
+                "emulator with a converter, on backend 'cupy')"
+            )
+        if not isinstance(vectors, np.ndarray) and not on_gpu:
+            raise InvalidVectors(
+                f"device {self.info.name!r} takes {'NumPy or CuPy' if self.info.accepts_cupy else 'NumPy'} arrays, "
+                f"{accepted}; got {type(vectors).__name__}"
+            )
+        if on_gpu and (gpu := gpu_of(vectors)) != self.gpu:
+            raise InvalidVectors(
+                f"device {self.info.name!r} takes {accepted} on GPU {self.gpu}, where it computes; got a CuPy array on "
+                f"GPU {gpu}: copy it, or make the device inside `with cupy.cuda.Device({gpu}):`"
             )
         given = f"{vectors.dtype} {vectors.shape}"
         if vectors.ndim != 2 or vectors.shape[1] != self.info.n_inputs:
             raise InvalidVectors(f"device {self.info.name!r} takes {accepted}; got {given}")
         if vectors.dtype == np.float32 and self.info.accepts_real:
-            if not np.isfinite(vectors).all():
+            if not (all_finite(vectors) if on_gpu else np.isfinite(vectors).all()):
                 raise InvalidVectors(f"device {self.info.name!r} takes {accepted}; got {given} with NaN or infinity")
             return
         if vectors.dtype != np.int8:
@@ -252,6 +278,8 @@ class ProjectionDevice(abc.ABC):
                 "encode real vectors first (optical_dfa.Ternarize)" if vectors.dtype.kind == "f" else "convert them"
             )
             raise InvalidVectors(f"device {self.info.name!r} takes {accepted}; got {given}: {advice}")
+        if on_gpu and not entries_beyond_one(vectors):
+            return
         if vectors.size and (int(vectors.min()) < -1 or int(vectors.max()) > 1):
             raise InvalidVectors(
                 f"device {self.info.name!r} takes {accepted}; got entries from {vectors.min()} to {vectors.max()}: "

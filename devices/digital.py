@@ -5,9 +5,8 @@ import numpy.typing as npt
 
 from optical_dfa.devices.base import DeviceInfo, Fields, ProjectionDevice, Usage, Vectors
 from optical_dfa.devices.identity import emulated_matrix_identity
-from optical_dfa.emulator import make_product
+from optical_dfa.emulator import CupyProduct, make_product
 from optical_dfa.emulator.matrix import UNIT
-from optical_dfa.emulator.numpy_product import DEFAULT_MEMORY_BUDGET_BYTES
 from optical_dfa.emulator.product import Backend
 
 
@@ -15,14 +14,17 @@ class DigitalDevice(ProjectionDevice):
     """The exact product, computed: what an optical device is compared with.
 
     Output o is row o of T times the vector, an exact integer scaled to unit gain by one float32
-    multiplication. float32 vectors are multiplied by the same T in a plain float32 GEMM.
+    multiplication. float32 vectors are multiplied by the same T in a plain float32 GEMM. With the backend `cupy`, CuPy
+    arrays stay on the GPU.
 
     Args:
         n_inputs: length of the vectors.
         n_outputs: rows of T.
         seed: seed of the matrix, 0 … 2^64-1.
-        memory_budget_bytes: T is stored (int8) if it fits and storing helps, otherwise made anew for each call.
-        backend: what computes, to the same integers: `numpy`, `numba`, or `auto`, the faster one that can run here.
+        memory_budget_bytes: T is stored (int8) if it fits and storing helps, otherwise made anew for each call. None:
+            1 GiB of main memory, or half of the free memory of a GPU.
+        backend: what computes, to the same integers: `numpy`, `numba`, `cupy`, or `auto`, the faster one of the first
+            two that can run here.
     """
 
     def __init__(
@@ -31,7 +33,7 @@ class DigitalDevice(ProjectionDevice):
         n_inputs: int,
         n_outputs: int,
         seed: int = 0,
-        memory_budget_bytes: int = DEFAULT_MEMORY_BUDGET_BYTES,
+        memory_budget_bytes: int | None = None,
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
@@ -51,7 +53,10 @@ class DigitalDevice(ProjectionDevice):
             outputs_per_mode=2,
             output_map="rows",
             matrix=self._product.plan,
+            accepts_cupy=isinstance(self._product, CupyProduct),
         )
+        if isinstance(self._product, CupyProduct):
+            self.gpu = self._product.device_id
 
     def effective_matrix(self, rows: slice = slice(None)) -> Fields:
         """Rows of T, unit gain, float32 (rows, n_inputs)."""
@@ -60,6 +65,8 @@ class DigitalDevice(ProjectionDevice):
     def _project(self, vectors: Vectors) -> tuple[Fields, Usage]:
         if vectors.dtype == np.float32:
             return self._product.real(vectors) * UNIT, Usage()  # type: ignore[arg-type]
+        if isinstance(self._product, CupyProduct):
+            return self._product.fields(vectors), Usage()
         outputs = np.empty((len(vectors), self.info.n_outputs), np.float32)
 
         def scale(vector: int, row: int, fields: npt.NDArray[np.int32]) -> None:

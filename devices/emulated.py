@@ -4,7 +4,7 @@ import dataclasses
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,18 @@ from optical_dfa.devices.errors import SaturationWarning
 from optical_dfa.devices.identity import emulated_matrix_identity
 from optical_dfa.devices.presets import Preset, load_preset
 from optical_dfa.devices.readout import PhaseStepping
-from optical_dfa.emulator import EmulatedBench, FrameStamp
+from optical_dfa.emulator import CupyProduct, EmulatedBench, FrameStamp
+from optical_dfa.emulator.arrays import is_cupy
 from optical_dfa.emulator.checks import require
+from optical_dfa.emulator.cupy_kernels import kernels
 from optical_dfa.emulator.matrix import UNIT, VARIANCE, check_geometry
-from optical_dfa.emulator.numpy_product import DEFAULT_MEMORY_BUDGET_BYTES
 from optical_dfa.emulator.product import Backend
 
 CHUNK_BYTES = 1 << 25
 """Frames, images and amplitudes held at once; larger batches are displayed in parts, to the same result."""
+
+GPU_CHUNK_BYTES = 1 << 30
+"""The same on a GPU, which has more of them under way and more to gain from large ones."""
 
 MIN_CHUNK = 32
 """Fewest vectors of a part, whatever they take: T is made anew for each part, at the price of about 30 vectors."""
@@ -43,10 +47,12 @@ class EmulatedDevice(ProjectionDevice):
         seed: seed of matrix and noise, 0 … 2^64-1.
         preset: name of a bench preset, or a `Preset`.
         stream: which sequence of noise; None: the rank of this process (environment variable RANK), else 0.
-        memory_budget_bytes: T is stored (int8) if it fits and storing helps, otherwise made anew for each call.
-        backend: what computes the product, to the same integers, and the camera: `numpy`, `numba`, or `auto`, the
-            faster ones that can run here. The noise of one backend differs from that of another by at most one
-            digital number in fewer than 1 of 10^4 pixel readings.
+        memory_budget_bytes: T is stored (int8) if it fits and storing helps, otherwise made anew for each call. None:
+            1 GiB of main memory, or half of the free memory of a GPU.
+        backend: what computes the product, to the same integers, and the camera: `numpy`, `numba`, `cupy`, or `auto`,
+            the faster ones of the first two that can run here. The noise of one backend differs from that of another by
+            at most one digital number in fewer than 1 of 10^4 pixel readings. With `cupy`, frames, images and readout
+            stay on the GPU, unless the camera has no converter: that one is NumPy's.
         photometry, camera, apparatus: values of that section of the preset to change, for instance
             `camera={"read_noise_e": 20}`.
     """
@@ -59,7 +65,7 @@ class EmulatedDevice(ProjectionDevice):
         seed: int = 0,
         preset: str | Preset = "phase-stepping",
         stream: int | None = None,
-        memory_budget_bytes: int = DEFAULT_MEMORY_BUDGET_BYTES,
+        memory_budget_bytes: int | None = None,
         backend: Backend = "auto",
         photometry: Mapping[str, Any] | None = None,
         camera: Mapping[str, Any] | None = None,
@@ -104,7 +110,10 @@ class EmulatedDevice(ProjectionDevice):
             outputs_per_mode=2,
             output_map="rows",
             matrix=bench.product.plan,
+            accepts_cupy=bench.exposure.backend == "cupy",
         )
+        if isinstance(bench.product, CupyProduct) and self.info.accepts_cupy:
+            self.gpu = bench.product.device_id
 
     def effective_matrix(self, rows: slice = slice(None)) -> Fields:
         """Rows of T, unit gain, float32 (rows, n_inputs)."""
@@ -113,18 +122,52 @@ class EmulatedDevice(ProjectionDevice):
         return self._bench.product.matrix(slice(chosen.start, stop, chosen.step)) * UNIT
 
     def _project(self, vectors: Vectors) -> tuple[Fields, Usage]:
-        fields = np.empty((len(vectors), self.info.n_outputs), np.float32)
         usage = Usage()
-        bytes_per_vector = self.info.frames_per_vector * (self.info.n_inputs + 3 * self.info.n_pixels)
-        chunk = max(MIN_CHUNK, CHUNK_BYTES // bytes_per_vector)
-        for first in range(0, len(vectors), chunk):
-            part = slice(first, first + chunk)
-            self._project_chunk(vectors[part], fields[part], usage)
+        fields = self._display(vectors, usage) if self.gpu is None else self._display_on_gpu(vectors, usage)
         usage.device_seconds = usage.frames * self._bench.frame_time_us * 1e-6
         usage.device_joules = usage.device_seconds * self.preset.bench.apparatus.power_w
         self._warn_if_saturated(usage)  # raises where warnings are errors: before anything is counted
         self._next_frame += usage.frames
         return fields, usage
+
+    def _display(self, vectors: Vectors, usage: Usage) -> Fields:
+        fields = np.empty((len(vectors), self.info.n_outputs), np.float32)
+        for part in self._chunks(len(vectors), CHUNK_BYTES):
+            self._project_chunk(vectors[part], fields[part], usage)
+        return fields
+
+    def _display_on_gpu(self, vectors: Any, usage: Usage) -> Any:
+        import cupy
+
+        with cupy.cuda.Device(self.gpu):
+            shown = vectors if is_cupy(vectors) else cupy.asarray(vectors)
+            fields = cupy.empty((len(vectors), self.info.n_outputs), np.float32)
+            for part in self._chunks(len(vectors), GPU_CHUNK_BYTES):
+                self._project_chunk_on_gpu(shown[part], fields[part], usage)
+            return fields if is_cupy(vectors) else fields.get()
+
+    def _chunks(self, n_vectors: int, n_bytes: int) -> Iterator[slice]:
+        bytes_per_vector = self.info.frames_per_vector * (self.info.n_inputs + 3 * self.info.n_pixels)
+        size = max(MIN_CHUNK, n_bytes // bytes_per_vector)
+        return (slice(first, first + size) for first in range(0, n_vectors, size))
+
+    def _project_chunk_on_gpu(self, vectors: Any, fields: Any, usage: Usage) -> None:
+        """As `_project_chunk`, of CuPy arrays. Waits for the current stream, for what is counted."""
+        import cupy
+
+        patterns = cupy.stack([vectors > 0, vectors < 0], axis=1).reshape(-1, self.info.n_inputs).view(np.uint8)
+        lit = patterns.any(axis=1).get()
+        usage.frames_skipped += self._readout.steps * int(np.count_nonzero(~lit))
+        if not lit.any():
+            fields.fill(0)
+            return
+        stamp = FrameStamp(self._stream, self._next_frame + usage.frames)
+        reading = self._readout.read(patterns[cupy.asarray(np.flatnonzero(lit))], stamp)
+        usage.frames += reading.frames
+        usage.saturated_pixels += reading.saturated_pixels
+        usage.pixel_readings += reading.pixel_readings
+        rows = np.where(lit, np.cumsum(lit) - 1, -1).astype(np.int32).reshape(-1, 2)
+        kernels().combine(reading.amplitude, rows, self._unit, fields)
 
     def _project_chunk(self, vectors: npt.NDArray[Any], fields: Fields, usage: Usage) -> None:
         """Display + and - of each vector in turn, and subtract; adds to `usage`."""

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from optical_dfa.emulator import BenchInfo, FrameStamp
+from optical_dfa.emulator.arrays import is_cupy
+from optical_dfa.emulator.cupy_kernels import kernels
 from optical_dfa.emulator.numba_support import why_unavailable
 from optical_dfa.emulator.threads import n_threads, share
 
@@ -82,22 +84,29 @@ class PhaseStepping:
         """Complex amplitude behind each binary pattern.
 
         Args:
-            patterns: uint8 (patterns, n_frame_inputs), 0 or 1; each is shown in four frames.
+            patterns: uint8 (patterns, n_frame_inputs), 0 or 1; each is shown in four frames. A CuPy array for a bench
+                that takes one and gives CuPy images: the amplitude is then a CuPy array too.
             at: stamp of the first frame.
         """
-        frames = np.repeat(patterns, self.steps, axis=0)
+        frames = patterns.repeat(self.steps, axis=0)
         images = self._bench.expose(frames, phases=np.tile(self._phases, len(patterns)), at=at)
         pixels = math.prod(images.shape[1:])
+        if is_cupy(images):
+            on_gpu, saturated = kernels().demodulate(images.reshape(len(frames), pixels), self._scale, self._limit())
+            return Reading(on_gpu, len(frames), saturated, images.size)
         amplitude = np.empty((len(patterns), 2 * pixels), np.float32)
         saturated = self._demodulate(images.reshape(len(frames), pixels), amplitude)
         return Reading(amplitude, len(frames), saturated, images.size)
 
+    def _limit(self) -> int:
+        """Digital number from which on a pixel is saturated; readings are whole numbers below 2^16."""
+        return math.ceil(min(self._bench.info.saturation_dn, 1 << 16))
+
     def _demodulate(self, images: npt.NDArray[Any], amplitude: npt.NDArray[np.float32]) -> int:
         """Fill `amplitude` (patterns, 2 · pixels) from images (4 · patterns, pixels); count saturated readings."""
-        saturation = self._bench.info.saturation_dn
         if self._compiled and images.dtype in (np.uint8, np.uint16):
-            limit = math.ceil(min(saturation, 1 << 16))  # readings are whole numbers below 2^16
-            return _demodulate_compiled(images, self._scale, limit, amplitude)
+            return _demodulate_compiled(images, self._scale, self._limit(), amplitude)
+        saturation = self._bench.info.saturation_dn
         step = images.reshape(len(amplitude), self.steps, -1)
         # differences of images in a type that holds them exactly; in float64 without a converter
         exact = np.float64 if images.dtype == np.float64 else np.float32

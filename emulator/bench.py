@@ -7,16 +7,17 @@ seam that lab-built benches implement too: what reads the hardware reads the emu
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from optical_dfa.emulator.arrays import is_cupy
 from optical_dfa.emulator.camera import Camera, Image
 from optical_dfa.emulator.checks import require
 from optical_dfa.emulator.exposure import Frames, make_exposure
 from optical_dfa.emulator.hashing import derive_key
 from optical_dfa.emulator.matrix import VARIANCE
-from optical_dfa.emulator.numpy_product import DEFAULT_MEMORY_BUDGET_BYTES
 from optical_dfa.emulator.product import Backend, make_product
 
 ROI_COLUMNS = 2040
@@ -122,7 +123,8 @@ class EmulatedBench:
         seed: seed of the transmission matrix and of the noise.
         parameters: the physics.
         memory_budget_bytes: of the product, see `make_product`.
-        backend: of the product; the camera too runs on Numba, where that can run, unless it is `numpy`.
+        backend: of the product; the camera too runs on Numba, where that can run, unless it is `numpy`. With `cupy`
+            both are on the GPU, but for a camera without a converter: that one is NumPy's.
 
     Raises:
         ValueError: for sizes that the DMD or the camera cannot hold, or a backend that cannot run here.
@@ -134,7 +136,7 @@ class EmulatedBench:
         n_pixels: int,
         seed: int,
         parameters: BenchParameters,
-        memory_budget_bytes: int = DEFAULT_MEMORY_BUDGET_BYTES,
+        memory_budget_bytes: int | None = None,
         backend: Backend = "auto",
     ) -> None:
         apparatus = parameters.apparatus
@@ -159,6 +161,7 @@ class EmulatedBench:
             exposure_limits_us=(1.0, 1e6),
         )
         self.exposure = make_exposure(parameters.camera, backend, threaded=self.product.plan.backend == "numba")
+        self._camera_on_gpu = self.exposure.backend == "cupy"
         self._next_frame = 0
         self.configure(exposure_us=parameters.photometry.exposure_us, reference_e=parameters.photometry.reference_e)
 
@@ -194,13 +197,15 @@ class EmulatedBench:
         """Show binary frames and take one image of each.
 
         Args:
-            frames: uint8 (frames, n_frame_inputs), 0 = OFF, 1 = ON. Equal neighbours share one propagation.
+            frames: uint8 (frames, n_frame_inputs), 0 = OFF, 1 = ON. Equal neighbours share one propagation. A bench
+                with its camera on a GPU also takes a CuPy array, and waits for its stream to see which are equal.
             phases: (frames,) phase of the reference arm, radians; None: all zero.
             reference: False blocks the reference arm.
             at: stream and number of the first frame; None: the frames follow those of the last such call, in stream 0.
 
         Returns:
-            (frames, rows, columns) images, uint8 or uint16 by the depth of the converter, float64 without one.
+            (frames, rows, columns) images, uint8 or uint16 by the depth of the converter, float64 without one. A CuPy
+            array for CuPy frames.
 
         Raises:
             ValueError: for frames or phases of another shape, dtype or value.
@@ -209,23 +214,42 @@ class EmulatedBench:
         if at is None:
             at = FrameStamp(0, self._next_frame)
             self._next_frame += len(frames)
+        waves = self._reference(phases, len(frames)) if reference else np.zeros((len(frames), 2))
+        if not self._camera_on_gpu:
+            return self._take(frames, waves, at, np)
+        import cupy
+
+        with cupy.cuda.Device(self.product.device_id):  # type: ignore[union-attr]
+            if is_cupy(frames):
+                return self._take(frames, waves, at, cupy)
+            images: Image = self._take(cupy.asarray(frames), waves, at, cupy).get()  # type: ignore[attr-defined]
+            return images
+
+    def _take(self, frames: Any, waves: npt.NDArray[np.float64], at: FrameStamp, arrays: Any) -> Image:
+        """Images of checked frames. `arrays` is NumPy or CuPy, whose arrays the frames and the images are."""
         fresh = np.ones(len(frames), bool)
-        fresh[1:] = (frames[1:] != frames[:-1]).any(axis=1)
+        if len(frames) > 1:
+            changed = (frames[1:] != frames[:-1]).any(axis=1)
+            fresh[1:] = changed.get() if self._camera_on_gpu else changed
         numbers = at.first_frame + np.arange(len(frames), dtype=np.uint64)[:, None]
         requested = Frames(
             pattern=np.cumsum(fresh) - 1,
-            reference=self._reference(phases, len(frames)) if reference else np.zeros((len(frames), 2)),
+            reference=waves,
             noise_key=derive_key(self.seed, _NOISE, at.stream, numbers),
         )
         rows, columns = self.info.image_shape
-        images = np.empty((len(frames), rows * columns), self.parameters.camera.image_dtype)
+        images = arrays.empty((len(frames), rows * columns), self.parameters.camera.image_dtype)
 
-        def take(first_pattern: int, first_row: int, field: npt.NDArray[np.int32]) -> None:
+        def take(first_pattern: int, first_row: int, field: Any) -> None:
             which, shown = requested.of_patterns(first_pattern, first_pattern + len(field))
-            self.exposure(field, shown, self._amplitude, first_row // 2, images[which])
+            if is_cupy(field) and not self._camera_on_gpu:
+                field = field.get()
+            part = images[int(which.start) : int(which.stop)]
+            self.exposure(field, shown, self._amplitude, first_row // 2, part)
 
-        self.product.stream(frames[fresh], take)
-        return images.reshape(len(frames), rows, columns)
+        self.product.stream(frames[arrays.asarray(np.flatnonzero(fresh))], take)
+        shaped: Image = images.reshape(len(frames), rows, columns)
+        return shaped
 
     def _reference(self, phases: npt.NDArray[np.floating] | None, n_frames: int) -> npt.NDArray[np.float64]:
         """Quadratures of the reference arm in each frame, in root electrons."""
@@ -235,11 +259,13 @@ class EmulatedBench:
 
     def _check(self, frames: npt.NDArray[np.uint8], phases: npt.NDArray[np.floating] | None) -> None:
         n = self.info.n_frame_inputs
+        kind = "CuPy " if is_cupy(frames) else ""
+        known = isinstance(frames, np.ndarray) or (bool(kind) and self._camera_on_gpu)
         require(
-            isinstance(frames, np.ndarray) and frames.dtype == np.uint8 and frames.ndim == 2 and frames.shape[1] == n,
+            known and frames.dtype == np.uint8 and frames.ndim == 2 and frames.shape[1] == n,
             "frames",
-            f"{getattr(frames, 'dtype', type(frames).__name__)} {getattr(frames, 'shape', '')}".strip(),
-            f"a uint8 array of shape (frames, {n})",
+            f"{kind}{getattr(frames, 'dtype', type(frames).__name__)} {getattr(frames, 'shape', '')}".strip(),
+            f"a uint8 {'NumPy or CuPy ' if self._camera_on_gpu else ''}array of shape (frames, {n})",
         )
         require(not frames.size or int(frames.max()) <= 1, "frames", "larger values", "0 (OFF) or 1 (ON) everywhere")
         if phases is not None:

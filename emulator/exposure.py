@@ -1,4 +1,4 @@
-"""From the integer field to camera images, on NumPy or in one pass on Numba."""
+"""From the integer field to camera images, on NumPy, or in one pass on Numba or on a GPU."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optical_dfa.emulator.camera import Camera, Image, Real
+from optical_dfa.emulator.cupy_kernels import kernels
 from optical_dfa.emulator.hashing import Key
 from optical_dfa.emulator.numba_support import why_unavailable
 from optical_dfa.emulator.threads import n_threads, share
@@ -60,9 +61,11 @@ def make_exposure(camera: Camera, backend: str, threaded: bool) -> Exposure:
 
     Args:
         camera: the camera.
-        backend: `numpy` for NumPy; anything else: Numba where it can run.
+        backend: `numpy` for NumPy; `cupy` for CuPy, which the caller has; anything else: Numba where it can run.
         threaded: the caller has many threads already.
     """
+    if backend == "cupy" and camera.adc_bits is not None:
+        return CupyExposure(camera, camera.adc_bits)
     if backend == "numpy" or camera.adc_bits is None or why_unavailable(("fma",)) is not None:
         return NumpyExposure(camera)
     return NumbaExposure(camera, camera.adc_bits, 1 if threaded else n_threads())
@@ -111,8 +114,7 @@ class NumbaExposure:
         from optical_dfa.emulator import numba_camera
 
         self._kernel = numba_camera.expose
-        limits = (camera.full_well_e, camera.gain_dn_per_e, 2**adc_bits - 1)
-        self._constants = np.array([camera.shot_noise, camera.read_noise_e**2, *limits], np.float32)
+        self._constants = _constants(camera, adc_bits)
         self._threads = threads
 
     def __call__(
@@ -135,3 +137,31 @@ class NumbaExposure:
             expose(0)
         else:
             share(range(0, n_frames, step), self._threads, lambda: None, expose)
+
+
+class CupyExposure:
+    """One kernel over the pixels, with Numba's images, bit for bit. Fields and images are CuPy arrays."""
+
+    backend = "cupy"
+
+    def __init__(self, camera: Camera, adc_bits: int) -> None:
+        self._constants = _constants(camera, adc_bits)
+
+    def __call__(self, field: Any, frames: Frames, amplitude: float, first_pixel: int, images: Any) -> None:
+        """See `Exposure`."""
+        import cupy
+
+        if not len(frames.pattern):
+            return
+        words = np.empty((len(frames.pattern), 5), np.uint32)
+        words[:, 0] = frames.pattern
+        words[:, 1:3] = np.hstack(frames.noise_key)
+        words[:, 3:] = frames.reference.astype(np.float32).view(np.uint32)
+        constants = np.concatenate([np.array([amplitude], np.float32), self._constants])
+        kernels().expose(field, cupy.asarray(words), constants, first_pixel, images)
+
+
+def _constants(camera: Camera, adc_bits: int) -> npt.NDArray[np.float32]:
+    """Shot noise (1 or 0), variance of the read noise, full well, gain, largest number: what the kernels take."""
+    limits = (camera.full_well_e, camera.gain_dn_per_e, 2**adc_bits - 1)
+    return np.array([camera.shot_noise, camera.read_noise_e**2, *limits], np.float32)

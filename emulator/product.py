@@ -3,13 +3,14 @@
 from dataclasses import replace
 from typing import Literal, get_args
 
+from optical_dfa.emulator.cupy_product import CupyProduct
 from optical_dfa.emulator.matrix import check_geometry
 from optical_dfa.emulator.numba_product import REQUIRED_FEATURES, NumbaProduct
 from optical_dfa.emulator.numba_support import why_unavailable
 from optical_dfa.emulator.numpy_product import DEFAULT_MEMORY_BUDGET_BYTES, NumpyProduct
 
-Backend = Literal["auto", "numpy", "numba"]
-Product = NumpyProduct | NumbaProduct
+Backend = Literal["auto", "numpy", "numba", "cupy"]
+Product = NumpyProduct | NumbaProduct | CupyProduct
 
 SMALL_ENTRIES = 1 << 12
 """Stored matrices up to this size stay with NumPy, whose product is over before Numba's has begun.
@@ -22,7 +23,7 @@ def make_product(
     n_inputs: int,
     n_outputs: int,
     seed: int,
-    memory_budget_bytes: int = DEFAULT_MEMORY_BUDGET_BYTES,
+    memory_budget_bytes: int | None = None,
     backend: Backend = "auto",
 ) -> Product:
     """Exact products T·x of one transmission matrix; the integers do not depend on the backend.
@@ -31,19 +32,25 @@ def make_product(
         n_inputs: columns of T.
         n_outputs: rows of T.
         seed: seed of the matrix, 0 … 2^64-1.
-        memory_budget_bytes: NumPy stores T (int8) if it fits, otherwise makes it anew for each product; Numba never
-            stores it.
-        backend: `auto`: Numba if it can run here and the matrix is not small, otherwise NumPy; `numpy`; `numba`.
+        memory_budget_bytes: NumPy and CuPy store T (int8) if it fits, otherwise make it anew for each product; Numba
+            never stores it. None: 1 GiB of main memory, or half of the free memory of a GPU.
+        backend: `auto`: Numba if it can run here and the matrix is not small, otherwise NumPy; `numpy`; `numba`;
+            `cupy`: on a GPU, only when asked for (docs/decisions/0004-cupy-product.md).
 
     Returns:
         A product; its `plan` says what was chosen and why.
 
     Raises:
-        ValueError: for a geometry, seed or backend that is not accepted, or for `numba` where it cannot run.
+        ValueError: for a geometry, seed or backend that is not accepted, or for `numba` or `cupy` where it cannot
+            run.
     """
     if not isinstance(backend, str) or backend not in get_args(Backend):
         raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}; got {backend!r}")
     check_geometry(n_inputs, n_outputs, seed)
+    if backend == "cupy":
+        return CupyProduct(n_inputs, n_outputs, seed, memory_budget_bytes)
+    if memory_budget_bytes is None:
+        memory_budget_bytes = DEFAULT_MEMORY_BUDGET_BYTES
     if backend == "numba":
         return NumbaProduct(n_inputs, n_outputs, seed, memory_budget_bytes)
     numpy = NumpyProduct(n_inputs, n_outputs, seed, memory_budget_bytes)

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from itertools import count
 from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from optical_dfa.cupy_bridge import project_on_gpu, stays_on_gpu
 from optical_dfa.devices import ProjectionDevice
 from optical_dfa.encode import Ternarize
 from optical_dfa.errors import FeedbackShapeError, NonFiniteError
@@ -22,7 +22,8 @@ from optical_dfa.errors import FeedbackShapeError, NonFiniteError
 NonFinite = Literal["raise", "nan"]
 
 SAMPLE_VECTORS = 256
-"""Most recently displayed vectors that are kept, to measure a device on what it is used for."""
+"""Most recently displayed vectors that are kept, to measure a device on what it is used for. They stay where the error
+is, on the GPU too."""
 
 
 class Projector:
@@ -45,10 +46,15 @@ class Projector:
         self.nonfinite = nonfinite
         self.calls = 0
         self.nonfinite_rows = 0
-        self.sample: npt.NDArray[Any] | None = None
+        self._sample: Tensor | None = None
         self._pending_device_state: Mapping[str, Any] | None = None
         self.handle = next(_handles)
         _projectors[self.handle] = self
+
+    @property
+    def sample(self) -> npt.NDArray[Any] | None:
+        """The most recently displayed vectors, at most `SAMPLE_VECTORS`; None before the first."""
+        return None if self._sample is None else self._sample.numpy(force=True)
 
     def require_device(self, n_inputs: int, n_outputs: int) -> ProjectionDevice:
         """The device, made at the first call; refused if it is of the wrong size."""
@@ -90,11 +96,21 @@ class Projector:
         return fields.masked_fill_(~finite[:, None], float("nan")) if bad else fields
 
     def _display(self, device: ProjectionDevice, vectors: Tensor, n_outputs: int) -> Tensor:
-        shown = vectors.cpu().numpy()
-        fields = torch.from_numpy(device.project(shown)).to(vectors.device)
-        earlier = shown[:0] if self.sample is None or len(shown) >= SAMPLE_VECTORS else self.sample
-        self.sample = np.concatenate([earlier, shown])[-SAMPLE_VECTORS:]
+        if stays_on_gpu(device, vectors):
+            fields = project_on_gpu(device, vectors)
+            if self.encoder is None:
+                fields = fields.clone()  # otherwise magnitudes are restored, which copies too; see `cupy_bridge`
+        else:
+            fields = torch.from_numpy(device.project(vectors.cpu().numpy())).to(vectors.device)
+        self._keep(vectors)
         return fields[:, :n_outputs]
+
+    def _keep(self, vectors: Tensor) -> None:
+        """Keep the last vectors in mind, where they are: a few of them, and no wait for a GPU."""
+        recent = vectors.detach()[-SAMPLE_VECTORS:]
+        earlier = recent[:0] if self._sample is None else self._sample.to(recent.device)
+        room = SAMPLE_VECTORS - len(recent)
+        self._sample = torch.cat([earlier[max(0, len(earlier) - room) :], recent])
 
     def state_dict(self) -> dict[str, Any]:
         """Position of encoder and device, plain values only."""

@@ -15,6 +15,7 @@ import pytest
 import torch
 import typer.main
 import yaml
+from fake_cupy import Fake, installed
 from pydantic import BaseModel
 
 import optical_dfa
@@ -95,6 +96,14 @@ def test_explanation(capsys: pytest.CaptureFixture[str]) -> None:
     printed, shown = capsys.readouterr().out, printed_blocks(page)
     assert NUMBER.sub("#", printed) == NUMBER.sub("#", shown)
     assert numbers(printed) == pytest.approx(numbers(shown), abs=0.11)
+
+
+def test_emulate_on_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    """On the fake GPU of the tests."""
+    page = HOW_TO / "emulate-on-a-gpu.md"
+    with installed(Fake()):
+        exec("\n".join(blocks(page, "python")), {})
+    assert capsys.readouterr().out == printed_blocks(page)
 
 
 def test_add_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

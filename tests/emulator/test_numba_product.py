@@ -404,9 +404,9 @@ def test_small_stored_matrices_stay_with_numpy() -> None:
         assert make_product(8, 512, 0, backend="numba").plan.backend == "numba"
 
 
-@pytest.mark.parametrize("backend", ["cupy", "Numba", "", None, 1, ["numpy"]])
+@pytest.mark.parametrize("backend", ["cuda", "Numba", "", None, 1, ["numpy"]])
 def test_an_unknown_backend_is_refused(backend: Any) -> None:
-    with pytest.raises(ValueError, match="backend must be one of auto, numpy, numba; got") as refusal:
+    with pytest.raises(ValueError, match="backend must be one of auto, numpy, numba, cupy; got") as refusal:
         make_product(3, 3, 0, backend=backend)
     assert repr(backend) in str(refusal.value)
 

@@ -10,8 +10,14 @@ import pytest
     ("module", "absent"),
     [
         ("optical_dfa", {"torch", "numpy", "pydantic", "yaml", "rich", "typer", "matplotlib"}),
-        ("optical_dfa.devices", {"torch", "rich", "typer", "matplotlib", "sklearn", "scipy", "numba", "llvmlite"}),
-        ("optical_dfa.emulator", {"torch", "pydantic", "yaml", "scipy", "numba", "llvmlite", "optical_dfa.devices"}),
+        (
+            "optical_dfa.devices",
+            {"torch", "rich", "typer", "matplotlib", "sklearn", "scipy", "numba", "llvmlite", "cupy"},
+        ),
+        (
+            "optical_dfa.emulator",
+            {"torch", "pydantic", "yaml", "scipy", "numba", "llvmlite", "cupy", "optical_dfa.devices"},
+        ),
     ],
 )
 def test_import_leaves_out(module: str, absent: set[str]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import nvrtc
 import pytest
 
-from optical_dfa.emulator import matrix, reference
+from optical_dfa.emulator import matrix, normals, reference
 from optical_dfa.emulator.cupy_kernels import BLOCK_ROWS, OPTIONS, SOURCE
 
 KERNELS = {
@@ -55,6 +55,19 @@ def test_constants_are_those_of_the_definition() -> None:
     assert int(found["TILE_COLUMNS"]) == matrix.TILE_COLUMNS
     assert int(found["TILE_WORDS"]) == matrix.WORDS_PER_TILE_ROW
     assert int(found["BLOCK_ROWS"]) == BLOCK_ROWS
+
+
+def test_constants_of_the_normal_numbers_are_those_of_numpy() -> None:
+    """Images show them only to a part in 4095: the literals are compared, as float32, in the order of the formulas."""
+    source = SOURCE.read_text(encoding="utf-8")
+    body = source[source.index("DEVICE float standard_normal") :].split("\n}\n")[0]
+    found = [np.float32(literal) for literal in re.findall(r"-?\d+\.?\d*(?:e[+-]\d+)?(?=f\b)", body)]
+    cell = [2.0**-23, 2.0**-24, 1.0]
+    centre = [normals.TAIL, normals.CENTRE_ORIGIN, *normals.CENTRE_POLYNOMIAL]
+    tail = [normals.TAIL_ORIGIN, *normals.TAIL_POLYNOMIAL]
+    assert found == [np.float32(value) for value in cell + centre + tail]
+    two_thirds = int(re.findall(r"bits - (0x\w+?)u\)", source)[0], 16)
+    assert np.uint32(two_thirds).view(np.float32) == np.float32(2 / 3)
 
 
 @pytest.mark.parametrize("seed", [0, 1, (1 << 32) - 1, 1 << 32, (1 << 64) - 1])

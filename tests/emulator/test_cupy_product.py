@@ -117,6 +117,23 @@ def test_every_split_of_a_batch(batch: int, storage: str, cupy: Any, monkeypatch
 
 @every_cupy
 @storages
+def test_blocks_of_a_stream_cover_the_product(storage: str, cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks begin at even rows, without padding, and are read before they are overwritten."""
+    vectors = ternary(2, 75, 1300, 0.4)
+    product = CupyProduct(1300, 599, 3, BUDGETS[storage])
+    small_slabs(product, monkeypatch)
+    monkeypatch.setattr(cupy_product, "BATCH", 32)
+    copies: list[tuple[int, int, Any]] = []
+    product.stream(vectors, lambda vector, row, fields: copies.append((vector, row, fields.copy())))
+    assert [(vector, row) for vector, row, _ in copies] == [*itertools.product((0, 32, 64), (0, 256, 512))]
+    found = np.zeros((75, 599), np.int32)
+    for vector, row, fields in copies:
+        found[vector : vector + 32, row : row + 256] = fields.get()
+    np.testing.assert_array_equal(found, reference.product(3, vectors, 599))
+
+
+@every_cupy
+@storages
 def test_more_nonzeros_than_one_float32_sum_can_hold(storage: str, cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The signs of row 0 give a field of 18 million, beyond 2^24, whether summed at once or slab by slab."""
     n_inputs = 520_001

@@ -1,4 +1,4 @@
-"""Loops of the Numba product. Plain: what needs special instructions is in `vnni`.
+"""Loops of the Numba product. Plain: what needs special instructions is in `vnni` and `avx2`.
 
 Importing this imports Numba; nothing is compiled before the first call.
 """
@@ -6,8 +6,11 @@ Importing this imports Numba; nothing is compiled before the first call.
 import numpy as np
 import numpy.typing as npt
 
+from optical_dfa.emulator import avx2, vnni
 from optical_dfa.emulator.numba_cache import compiled, inlined
-from optical_dfa.emulator.vnni import TILE_OUTPUTS, make_tile, multiply_1, multiply_4, multiply_12
+from optical_dfa.emulator.numba_support import instruction_set
+
+steps = vnni if instruction_set() == "AVX-512 VNNI" else avx2
 
 BLOCK_ROWS = 256
 """Rows of T that share tile keys (`matrix.TILE_ROWS`) and are done for the whole batch before the next."""
@@ -15,19 +18,15 @@ BLOCK_ROWS = 256
 TILE_WORDS = 256
 """Words of a row that share a tile key (`matrix.WORDS_PER_TILE_ROW`)."""
 
-PANEL_WORDS = 128
-"""Words of a row in one tile buffer: 32 x 128 words are 16 KB, which leave room in a core's L1 cache for the inputs
-that pass over them. Measured 5 % faster than 256 words and 2 % faster than 64."""
-
 Words = npt.NDArray[np.uint32]
 Sums = npt.NDArray[np.int32]
 
 
 def new_scratch(batch: int) -> tuple[Words, Words, Words, Sums]:
-    """Low and high halves of keys of a panel, a tile, and the sums of a block of rows, (tiles, batch, 32)."""
+    """Low and high halves of keys of a panel, a tile, and the sums of a block of rows, (tiles, batch, outputs)."""
     sums = _lines(4 * BLOCK_ROWS * batch).view(np.int32)
-    tile = _lines(4 * TILE_OUTPUTS * PANEL_WORDS).view(np.uint32)
-    return np.empty(PANEL_WORDS, np.uint32), np.empty(PANEL_WORDS, np.uint32), tile, sums
+    tile = _lines(4 * steps.TILE_OUTPUTS * steps.PANEL_WORDS).view(np.uint32)
+    return np.empty(steps.PANEL_WORDS, np.uint32), np.empty(steps.PANEL_WORDS, np.uint32), tile, sums
 
 
 def _lines(n_bytes: int) -> npt.NDArray[np.uint8]:
@@ -50,8 +49,8 @@ def pack(words: Words, columns: Words, packed: Words, offsets: Sums) -> None:
     batch, n_words = len(words), len(columns)
     for vector in range(batch):
         total = np.int32(0)
-        for panel in range(0, n_words, PANEL_WORDS):
-            width = min(PANEL_WORDS, n_words - panel)
+        for panel in range(0, n_words, steps.PANEL_WORDS):
+            width = min(steps.PANEL_WORDS, n_words - panel)
             to = panel * batch + vector * width
             for i in range(width):
                 word = words[vector, columns[panel + i]]
@@ -77,7 +76,6 @@ def multiply(
     offsets: Sums,
     seed: np.uint64,
     first_tile: tuple[int, int],
-    table: npt.NDArray[np.uint8],
     scratch: tuple[Words, Words, Words, Sums],
     out: Sums,
     first: int,
@@ -92,7 +90,6 @@ def multiply(
         offsets: from `pack`.
         seed: of T.
         first_tile: row block and column block of the first tile.
-        table: entries of T + 128 by byte, (256,).
         scratch: buffers from `new_scratch`, of one thread.
         out: (batch, some columns), one for each row of T.
         first: column of `out` that belongs to the first row of the first block.
@@ -105,44 +102,46 @@ def multiply(
         start = first + block * BLOCK_ROWS
         row_key = _chain(_chain(np.uint64(3), seed), np.uint64(first_tile[0] + block))  # 3: the length of the path
         stop = min(start + BLOCK_ROWS, first + n_rows)
-        for panel in range(0, max(n_words, 1), PANEL_WORDS):
-            width = min(PANEL_WORDS, n_words - panel)
+        for panel in range(0, max(n_words, 1), steps.PANEL_WORDS):
+            width = min(steps.PANEL_WORDS, n_words - panel)
             for i in range(width):
                 column = columns[panel + i]
                 key = _chain(row_key, np.uint64(first_tile[1] + column // TILE_WORDS))
                 lows[i] = np.uint32(key) ^ (column % TILE_WORDS)
                 highs[i] = np.uint32(key >> np.uint64(32))
-            for part in range(-(-(stop - start) // TILE_OUTPUTS)):
-                place = part * batch * TILE_OUTPUTS
+            for part in range(-(-(stop - start) // steps.TILE_OUTPUTS)):
+                place = part * batch * steps.TILE_OUTPUTS
                 if panel == 0:
-                    sums[place : place + batch * TILE_OUTPUTS] = 0
-                make_tile(lows, highs, width, part * TILE_OUTPUTS, table, tile)
-                vector, inputs = 0, panel * batch
-                while vector + 12 <= batch:
-                    multiply_12(packed, inputs + vector * width, width, tile, sums, place + vector * TILE_OUTPUTS)
-                    vector += 12
-                while vector + 4 <= batch:
-                    multiply_4(packed, inputs + vector * width, width, tile, sums, place + vector * TILE_OUTPUTS)
-                    vector += 4
+                    sums[place : place + batch * steps.TILE_OUTPUTS] = 0
+                steps.make_tile(lows, highs, width, part * steps.TILE_OUTPUTS, tile)
+                vector = 0
                 while vector < batch:
-                    multiply_1(packed, inputs + vector * width, width, tile, sums, place + vector * TILE_OUTPUTS)
-                    vector += 1
-                if panel + PANEL_WORDS >= n_words:
-                    _hand_over(sums[place:], offsets, out, start + part * TILE_OUTPUTS, stop, add)
+                    x, to = panel * batch + vector * width, place + vector * steps.TILE_OUTPUTS
+                    if vector + steps.MANY <= batch:
+                        steps.multiply_many(packed, x, width, tile, sums, to)
+                        vector += steps.MANY
+                    elif vector + steps.SOME <= batch:
+                        steps.multiply_some(packed, x, width, tile, sums, to)
+                        vector += steps.SOME
+                    else:
+                        steps.multiply_one(packed, x, width, tile, sums, to)
+                        vector += 1
+                if panel + steps.PANEL_WORDS >= n_words:
+                    _hand_over(sums[place:], offsets, out, start + part * steps.TILE_OUTPUTS, stop, add)
 
 
 @compiled
 def _hand_over(sums: Sums, offsets: Sums, out: Sums, start: int, stop: int, add: bool) -> None:
-    """Take 128 Σx off the sums of one tile, (batch, 32), and put them into columns `start` … `stop` - 1 of `out`."""
-    width = min(TILE_OUTPUTS, stop - start)
+    """Take 128 Σx off the sums of one tile, (batch, outputs), and put them into columns `start` … `stop` - 1."""
+    width = min(steps.TILE_OUTPUTS, stop - start)
     for vector in range(len(offsets)):
-        at, offset = vector * TILE_OUTPUTS, offsets[vector]
+        at, offset = vector * steps.TILE_OUTPUTS, offsets[vector]
         fields = out[vector, start:stop]
         if add:
             for i in range(width):
                 fields[i] += sums[at + i] - offset
-        elif width == TILE_OUTPUTS:
-            for i in range(TILE_OUTPUTS):  # of known length: two registers
+        elif width == steps.TILE_OUTPUTS:
+            for i in range(steps.TILE_OUTPUTS):  # of known length: two registers
                 fields[i] = sums[at + i] - offset
         else:
             for i in range(width):

@@ -1,7 +1,7 @@
-"""The exact product on CPUs with AVX-512 VNNI and VBMI: T is made anew, tile by tile, and never stored.
+"""The exact product on CPUs with AVX2 or AVX-512 VNNI: T is made anew, tile by tile, and never stored.
 
-Making a tile in a core's L1 cache is faster than reading it from memory, and an int8 dot product does the work of four
-float32 multiply-adds. The integers are those of every other backend, bit for bit.
+Making a tile in a core's L1 cache is faster than reading it from memory, and an int8 dot product does the work of two
+to four float32 multiply-adds. The integers are those of every other backend, bit for bit.
 
 Importing this does not import Numba.
 """
@@ -14,13 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optical_dfa.emulator.matrix import TABLE, TILE_COLUMNS, TILE_ROWS
-from optical_dfa.emulator.numba_support import why_unavailable
+from optical_dfa.emulator.matrix import TILE_COLUMNS, TILE_ROWS
+from optical_dfa.emulator.numba_support import instruction_set, why_no_product
 from optical_dfa.emulator.numpy_product import DEFAULT_MEMORY_BUDGET_BYTES, Consumer, MatrixPlan, NumpyProduct
 from optical_dfa.emulator.threads import n_threads, share
-
-REQUIRED_FEATURES = ("avx512f", "avx512bw", "avx512vnni", "avx512vbmi")
-"""CPU features, in LLVM's names, of the instructions in `vnni`."""
 
 SLAB_BYTES = 1 << 25
 """Packed inputs held at once."""
@@ -69,7 +66,7 @@ class NumbaProduct:
     def __init__(
         self, n_inputs: int, n_outputs: int, seed: int, memory_budget_bytes: int = DEFAULT_MEMORY_BUDGET_BYTES
     ) -> None:
-        if reason := why_unavailable(REQUIRED_FEATURES):
+        if reason := why_no_product():
             raise ValueError(f"backend 'numba' cannot be used: {reason}; take backend 'auto' or 'numpy'")
         from optical_dfa.emulator import numba_kernels
 
@@ -81,10 +78,9 @@ class NumbaProduct:
             backend="numba",
             storage="procedural",
             stored_bytes=0,
-            why="making T anew in a core's cache is faster than reading it (AVX-512 VNNI)"
+            why=f"making T anew in a core's cache is faster than reading it ({instruction_set()})"
             f"; real vectors are multiplied by NumPy: T {self._numpy.plan.storage}",
         )
-        self._table = TABLE.view(np.uint8) ^ np.uint8(0x80)  # T + 128
 
     def __call__(self, vectors: npt.NDArray[np.int8] | npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
         """Exact T·x for each row x; see `NumpyProduct.__call__`."""
@@ -139,7 +135,7 @@ class NumbaProduct:
                 inputs, offsets = packed or self._pack(slab)
                 self._kernels.multiply(
                     *(inputs, slab.columns, offsets, np.uint64(self.seed), (block, slab.first_tile)),
-                    *(self._table, buffers, out, first, n_rows, slab.first_tile > 0),
+                    *(buffers, out, first, n_rows, slab.first_tile > 0),
                 )
             if not isinstance(to, np.ndarray):
                 to(row, out)

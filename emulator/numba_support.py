@@ -1,9 +1,18 @@
-"""Whether Numba can run here, without importing it where the answer is no."""
+"""Whether Numba can run here, and with which instructions, without importing it where the answer is no."""
 
 import functools
 import importlib.util
 import os
 import platform
+
+INSTRUCTION_SETS = {
+    "AVX-512 VNNI": ("avx512f", "avx512bw", "avx512vnni", "avx512vbmi"),
+    "AVX-512 VNNI without VBMI": ("avx2", "avx512vl", "avx512vnni"),
+    "AVX-VNNI": ("avx2", "avxvnni"),
+    "AVX2": ("avx2",),
+}
+"""What the exact product has steps for, the faster first: CPU features in LLVM's names. The first is `vnni`, the others
+are `avx2`."""
 
 
 @functools.cache
@@ -26,8 +35,23 @@ def why_unavailable(features: tuple[str, ...]) -> str | None:
     return None
 
 
+def instruction_set() -> str:
+    """The fastest of `INSTRUCTION_SETS` that can be used here; the last if none can."""
+    *faster, last = INSTRUCTION_SETS
+    return next((name for name in faster if why_unavailable(INSTRUCTION_SETS[name]) is None), last)
+
+
+def why_no_product() -> str | None:
+    """Why the exact product cannot run on Numba here, with any instruction set; None if it can."""
+    return why_unavailable(INSTRUCTION_SETS[instruction_set()])
+
+
 def _cpu_features() -> set[str]:
-    """Features that Numba compiles for: of this CPU, unless Numba's environment variables say otherwise."""
+    """Features that Numba compiles for: of this CPU, unless Numba's environment variables say otherwise.
+
+    They are what NUMBA_CPU_FEATURES names, if it is set. A CPU named by NUMBA_CPU_NAME, other than `generic`, does
+    not change them: Numba then still asks LLVM for those of this CPU.
+    """
     if platform.machine() in ("aarch64", "arm64"):
         return {"fma"}
     chosen = os.environ.get("NUMBA_CPU_FEATURES")
@@ -35,7 +59,7 @@ def _cpu_features() -> set[str]:
         return set()
     if chosen is not None:
         return {name[1:] for name in chosen.split(",") if name.startswith("+")}
-    if os.environ.get("NUMBA_CPU_NAME", "host") not in ("", "host"):
+    if os.environ.get("NUMBA_CPU_NAME", "host").lower() == "generic":
         return set()
     import llvmlite.binding  # loads LLVM: only where Numba is about to be used
 

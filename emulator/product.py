@@ -5,8 +5,8 @@ from typing import Literal, get_args
 
 from optical_dfa.emulator.cupy_product import CupyProduct
 from optical_dfa.emulator.matrix import check_geometry
-from optical_dfa.emulator.numba_product import REQUIRED_FEATURES, NumbaProduct
-from optical_dfa.emulator.numba_support import why_unavailable
+from optical_dfa.emulator.numba_product import NumbaProduct
+from optical_dfa.emulator.numba_support import why_no_product
 from optical_dfa.emulator.numpy_product import DEFAULT_MEMORY_BUDGET_BYTES, NumpyProduct
 
 Backend = Literal["auto", "numpy", "numba", "cupy"]
@@ -58,7 +58,7 @@ def make_product(
         reason = "NumPy was asked for"
     elif numpy.plan.storage == "stored" and numpy.plan.stored_bytes <= SMALL_ENTRIES:
         reason = f"NumPy is faster up to {SMALL_ENTRIES:,} entries"
-    elif (lack := why_unavailable(REQUIRED_FEATURES)) is not None:
+    elif (lack := why_no_product()) is not None:
         reason = f"NumPy because {lack}"
     else:
         return NumbaProduct(n_inputs, n_outputs, seed, memory_budget_bytes)

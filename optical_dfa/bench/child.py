@@ -17,8 +17,7 @@ from optical_dfa.bench.bars import pairs_of
 from optical_dfa.bench.contenders import SEED, check_rows, contenders
 from optical_dfa.bench.jobs import JOBS, Job
 from optical_dfa.emulator import make_product
-from optical_dfa.emulator.numba_product import REQUIRED_FEATURES
-from optical_dfa.emulator.numba_support import why_unavailable
+from optical_dfa.emulator.numba_support import why_no_product
 from optical_dfa.emulator.threads import n_threads
 
 FULL_ROWS_CHECKED = 30
@@ -64,7 +63,7 @@ def pairs(job: Job, toy: bool) -> dict[str, Any]:
 
 def memory(job: Job) -> dict[str, Any]:
     """Bytes that a product needed at its peak beyond input and output, all code loaded before."""
-    if reason := why_unavailable(REQUIRED_FEATURES):
+    if reason := why_no_product():
         return {"lacking": reason}
     if machine.reset_peak_bytes() is None:
         return {"lacking": "the peak of resident memory cannot be read here (it needs Linux)"}
@@ -85,7 +84,7 @@ def first_call(job: Job) -> dict[str, Any]:
     generator = np.random.default_rng(SEED)
     vectors = generator.integers(-1, 2, (job.batch, job.n_in), np.int8)
     cpu, wall = time.process_time(), time.perf_counter()
-    if reason := why_unavailable(REQUIRED_FEATURES):
+    if reason := why_no_product():
         return {"lacking": reason}
     fields = make_product(job.n_in, 2 * job.n_pixels, SEED, backend="numba")(vectors)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
@@ -107,7 +106,7 @@ def import_all() -> dict[str, Any]:
 
 def full(job: Job) -> dict[str, Any]:
     """Wall and CPU time of one product on all cores, random rows compared with the reference."""
-    if reason := why_unavailable(REQUIRED_FEATURES):
+    if reason := why_no_product():
         return {"lacking": reason}
     vectors = np.random.default_rng(SEED).integers(-1, 2, (job.batch, job.n_in), np.int8)
     make_product(1000, 1000, SEED, backend="numba")(vectors[:2, :1000].repeat(-(-1000 // job.n_in), axis=1)[:, :1000])

@@ -13,8 +13,7 @@ from optical_dfa.bench.measure import Call
 from optical_dfa.bench.peers import vendor_transform
 from optical_dfa.emulator import FrameStamp, NumpyProduct, make_product, reference
 from optical_dfa.emulator.matrix import VARIANCE
-from optical_dfa.emulator.numba_product import REQUIRED_FEATURES
-from optical_dfa.emulator.numba_support import why_unavailable
+from optical_dfa.emulator.numba_support import why_no_product
 
 SEED = 0
 G1_BYTES = 1 << 30
@@ -97,7 +96,7 @@ def _add_g1(made: Contenders, job: Job, vectors: VectorArray) -> None:
 def _add_fields(made: Contenders, job: Job, vectors: VectorArray, names: set[str]) -> None:
     fields: npt.NDArray[np.int32] | None = None
     for name in sorted(names):
-        if name == "numba" and (reason := why_unavailable(REQUIRED_FEATURES)):
+        if name == "numba" and (reason := why_no_product()):
             made.lacking[name] = reason
             continue
         product = make_product(job.n_in, 2 * job.n_pixels, SEED, backend="numba" if name == "numba" else "numpy")
@@ -132,7 +131,7 @@ def _add_camera(made: Contenders, job: Job, signs: VectorArray) -> None:
     at = FrameStamp(0, 0)
     images = []
     for backend in ("numpy", "numba"):
-        if backend == "numba" and (reason := why_unavailable(REQUIRED_FEATURES)):
+        if backend == "numba" and (reason := why_no_product()):
             made.lacking |= {f"{what}-numba": reason for what in ("intensity", "four-step", "ternary")}
             made.lacking["four-step-kernels"] = reason
             continue

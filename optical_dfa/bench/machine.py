@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from optical_dfa.emulator.numba_support import instruction_set, why_no_product
+
 SHOWN_FEATURES = (
     "avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512vbmi", "avx512_bf16", "avx_vnni", "amx_int8",
     "asimddp", "i8mm", "sve",
@@ -71,11 +73,18 @@ def numerics() -> dict[str, Any]:
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return {
         "numpy": np.__version__,
-        "numba": version("numba") if importlib.util.find_spec("numba") else None,
+        "numba": _numba(),
         "blas": f"{blas.get('name')} {blas.get('version')}",
         "blas_core": _openblas_core(),
         "environment": {name: os.environ.get(name) for name in ("OPENBLAS_CORETYPE", *THREAD_VARIABLES)},
     }
+
+
+def _numba() -> str | None:
+    """Version, and the instructions of the exact product: not the CPU's best where Numba is told to do without."""
+    if importlib.util.find_spec("numba") is None:
+        return None
+    return version("numba") + (f" ({instruction_set()})" if why_no_product() is None else "")
 
 
 def load() -> float | None:

@@ -7,8 +7,7 @@ import pytest
 from device_kinds import every_kind, exact_kinds, opened, ternary
 
 from optical_dfa.devices import InvalidConfig, make_device
-from optical_dfa.emulator.numba_product import REQUIRED_FEATURES
-from optical_dfa.emulator.numba_support import why_unavailable
+from optical_dfa.emulator.numba_support import why_no_product, why_unavailable
 
 
 @exact_kinds
@@ -19,7 +18,7 @@ def test_fields_and_fingerprint_do_not_depend_on_the_backend(kind: str) -> None:
         assert numpy.info.backend == "numpy"
         assert automatic.info.matrix is not None
         assert automatic.info.backend == automatic.info.matrix.backend
-        assert automatic.info.backend == ("numba" if why_unavailable(REQUIRED_FEATURES) is None else "numpy")
+        assert automatic.info.backend == ("numba" if why_no_product() is None else "numpy")
         assert automatic.fingerprint == numpy.fingerprint
         np.testing.assert_array_equal(automatic.project(vectors), numpy.project(vectors))
         np.testing.assert_array_equal(automatic.effective_matrix(), numpy.effective_matrix())
@@ -44,7 +43,7 @@ def test_noise_hardly_depends_on_the_backend() -> None:
 @every_kind
 def test_numba_is_used_or_refused(kind: str) -> None:
     name = "digital" if kind == "digital" else "emulator"
-    if (reason := why_unavailable(REQUIRED_FEATURES)) is None:
+    if (reason := why_no_product()) is None:
         assert make_device(name, n_inputs=30, n_outputs=20, backend="numba").info.backend == "numba"
         return
     with pytest.raises(InvalidConfig) as refusal:

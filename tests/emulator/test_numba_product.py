@@ -24,8 +24,7 @@ from hypothesis import strategies as st
 from optical_dfa.emulator import NumbaProduct, NumpyProduct, make_product, numba_support, reference
 from optical_dfa.emulator import numba_product as module
 from optical_dfa.emulator.matrix import EXACT_NONZEROS
-from optical_dfa.emulator.numba_product import REQUIRED_FEATURES
-from optical_dfa.emulator.numba_support import why_unavailable
+from optical_dfa.emulator.numba_support import instruction_set, why_no_product, why_unavailable
 from optical_dfa.emulator.product import SMALL_ENTRIES, Product
 
 ROOT = Path(__file__).parents[2]
@@ -35,13 +34,13 @@ Ternary = npt.NDArray[np.int8]
 
 def cannot_run_here() -> bool:
     """Whether the backend is unavailable; if so, that asking for it is refused and `auto` does without."""
-    if why_unavailable(REQUIRED_FEATURES) is None:
+    if why_no_product() is None:
         return False
     with pytest.raises(ValueError, match=REFUSAL):
         make_product(500, 500, 0, backend="numba")
     automatic = make_product(500, 500, 0)
     assert automatic.plan.backend == "numpy"
-    assert automatic.plan.why.endswith(f"; NumPy because {why_unavailable(REQUIRED_FEATURES)}")
+    assert automatic.plan.why.endswith(f"; NumPy because {why_no_product()}")
     return True
 
 
@@ -310,7 +309,15 @@ def test_compiled_kernels_are_kept_until_a_kernel_file_changes(tmp_path: Path) -
 
     assert compile_in_copy() == ["0 1"] * 3
     assert compile_in_copy() == ["1 0"] * 3
-    kernel_files = ("vnni.py", "numba_kernels.py", "numba_camera.py", "llvm_floats.py", "normals.py")
+    kernel_files = (
+        "simd.py",
+        "vnni.py",
+        "avx2.py",
+        "numba_kernels.py",
+        "numba_camera.py",
+        "llvm_floats.py",
+        "normals.py",
+    )
     for name in kernel_files:
         with open(tmp_path / "optical_dfa" / "emulator" / name, "a") as file:
             file.write("# edited\n")
@@ -346,11 +353,11 @@ def lacking(monkeypatch: pytest.MonkeyPatch, what: str) -> str:
     if what == "jit":
         monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
         return "the environment variable NUMBA_DISABLE_JIT switches Numba off"
-    monkeypatch.setattr(numba_support, "_cpu_features", lambda: set(REQUIRED_FEATURES) - {"avx512vnni", "avx512vbmi"})
-    return "the CPU, as Numba is set to use it, lacks avx512vnni, avx512vbmi"
+    monkeypatch.setattr(numba_support, "_cpu_features", lambda: {"avx", "fma"})
+    return "the CPU, as Numba is set to use it, lacks avx2"
 
 
-@pytest.mark.parametrize("what", ["numba", "jit", "vnni"])
+@pytest.mark.parametrize("what", ["numba", "jit", "avx2"])
 def test_without_what_it_needs(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     reason = lacking(monkeypatch, what)
     with pytest.raises(ValueError, match=REFUSAL) as refusal:
@@ -365,7 +372,7 @@ def test_without_what_it_needs(monkeypatch: pytest.MonkeyPatch, what: str) -> No
     "setting",
     [
         {"NUMBA_CPU_NAME": "generic"},
-        {"NUMBA_CPU_FEATURES": "+avx512f,-avx512vnni"},
+        {"NUMBA_CPU_FEATURES": "+avx,-avx2"},
         {"NUMBA_ENABLE_AVX": "0"},
         {"NUMBA_DISABLE_JIT": "1"},
     ],
@@ -384,7 +391,7 @@ def test_choice_of_the_backend() -> None:
     if usable:
         assert (fastest.storage, fastest.stored_bytes) == ("procedural", 0)
         assert fastest.why == (
-            "making T anew in a core's cache is faster than reading it (AVX-512 VNNI); "
+            f"making T anew in a core's cache is faster than reading it ({instruction_set()}); "
             "real vectors are multiplied by NumPy: T stored"
         )
     asked = make_product(500, 500, 0, backend="numpy").plan

@@ -6,8 +6,7 @@ import threading
 import pytest
 
 from optical_dfa.emulator import NumbaProduct
-from optical_dfa.emulator.numba_product import REQUIRED_FEATURES
-from optical_dfa.emulator.numba_support import why_unavailable
+from optical_dfa.emulator.numba_support import why_no_product
 from optical_dfa.emulator.threads import n_threads, share
 
 
@@ -56,6 +55,6 @@ def test_an_impossible_number_of_threads_is_refused(monkeypatch: pytest.MonkeyPa
     expected = "environment variable OPTICAL_DFA_THREADS must be a whole number, 1 or more; got "
     with pytest.raises(ValueError, match=expected):
         n_threads()
-    if why_unavailable(REQUIRED_FEATURES) is None:
+    if why_no_product() is None:
         with pytest.raises(ValueError, match=expected):
             NumbaProduct(500, 500, 0)

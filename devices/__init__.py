@@ -19,6 +19,7 @@ from optical_dfa.devices.errors import (
     SaturationWarning,
     UnknownDevice,
 )
+from optical_dfa.devices.measured import MeasuredDevice
 from optical_dfa.devices.presets import Preset, load_preset, preset_names
 from optical_dfa.devices.readout import Bench, PhaseStepping
 from optical_dfa.devices.registry import (
@@ -44,6 +45,7 @@ __all__ = [
     "FingerprintMismatch",
     "InvalidConfig",
     "InvalidVectors",
+    "MeasuredDevice",
     "PhaseStepping",
     "Preset",
     "ProjectionDevice",

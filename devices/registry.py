@@ -15,13 +15,18 @@ from optical_dfa.devices.digital import DigitalDevice
 from optical_dfa.devices.emulated import EmulatedDevice
 from optical_dfa.devices.errors import DeviceUnavailable, InvalidConfig, UnknownDevice
 from optical_dfa.devices.faults import Fault, listed, nearest, unknown_key
+from optical_dfa.devices.measured import MeasuredDevice
 from optical_dfa.emulator.checks import ParameterError
 
 ENTRY_POINT_GROUP = "optical_dfa.devices"
 
 DeviceFactory = Callable[..., ProjectionDevice]
 
-_BUILT_IN: dict[str, DeviceFactory] = {"digital": DigitalDevice, "emulator": EmulatedDevice}
+_BUILT_IN: dict[str, DeviceFactory] = {
+    "digital": DigitalDevice,
+    "emulator": EmulatedDevice,
+    "measured": MeasuredDevice,
+}
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def open_device(name: str, **config: Any) -> ProjectionDevice:
 
     Args:
         name: a name from `available_devices`.
-        config: options of the device; `n_inputs` and `n_outputs` always.
+        config: options of the device; `n_inputs` and `n_outputs`, unless the device has sizes of its own (`measured`).
 
     Raises:
         UnknownDevice, InvalidConfig, DeviceUnavailable: the message lists what is known or accepted.
@@ -96,12 +101,15 @@ def check_device_config(name: str, **config: Any) -> DeviceInfo:
     """Refuse a device or options that `open_device` would refuse, before the size of the device is known.
 
     Returns:
-        What the device would be; sizes that were not given are 1.
+        What the device would be; sizes that were not given are the device's own, where it has any, else 1.
 
     Raises:
         UnknownDevice, InvalidConfig, DeviceUnavailable: as `open_device`.
     """
-    return make_device(name, **{"n_inputs": 1, "n_outputs": 1, **config}).info
+    options = inspect.signature(_factory(name)).parameters
+    own = [size for size in ("n_inputs", "n_outputs") if size in options and options[size].default is None]
+    unknown = {size: 1 for size in ("n_inputs", "n_outputs") if size not in own}
+    return make_device(name, **{**unknown, **config}).info
 
 
 def _factory(name: str) -> DeviceFactory:

@@ -10,6 +10,8 @@ import numpy as np
 
 from optical_dfa.devices import EmulatedDevice, load_preset
 from optical_dfa.emulator import EmulatedBench, FrameStamp
+from optical_dfa.measure import marchenko_pastur
+from optical_dfa.measure.spectrum import Spectrum
 from optical_dfa.run_errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -119,6 +121,43 @@ def _field_scatter(axes: "Axes", true: Any, recovered: Any) -> None:
     axes.set_yticks(axes.get_xticks())
     axes.set_ylim(-limit, limit)
     axes.grid(alpha=0.3)
+
+
+def singular_values(spectrum: Spectrum, title: str, path: Path) -> None:
+    """Histogram of the singular values of a measured matrix beside the law of Marchenko and Pastur.
+
+    Args:
+        spectrum: from `optical_dfa.measure.spectrum`.
+        title: of the figure.
+        path: PNG file to write.
+    """
+    modes, inputs = spectrum.shape
+    low, high = marchenko_pastur.edges(spectrum.ratio)
+    figure, axes = _subplots(1, 1, (7.2, 4.4))
+    values = spectrum.values
+    margin = 0.05 * (high - low) if high > low else 0.05
+    left, right = min(low, float(values[0])) - margin, max(high, float(values[-1])) + margin
+    bins = np.linspace(low, high, max(8, min(60, len(values) // 12)) + 1)
+    step = float(bins[1] - bins[0])
+    bins = np.arange(low - step * math.ceil((low - left) / step), right + step, step)  # a bin begins at the lower edge
+    axes.hist(values, bins=bins.tolist(), density=True, color=COLOURS[4], label=f"measured, {len(values):,} values")
+    grid = np.linspace(low, high, 800)
+    kind = "complex" if spectrum.is_complex else "real"
+    curve = marchenko_pastur.density(grid, spectrum.ratio)
+    axes.plot(grid, curve, color="black", linewidth=1.8, label=f"Marchenko-Pastur, λ = {spectrum.ratio:.3g}")
+    if spectrum.noise_edge > 0:
+        axes.axvspan(0, spectrum.noise_edge, color=COLOURS[5], alpha=0.15, linewidth=0)
+        edge = f"noise alone: up to {spectrum.noise_edge:.3f}"
+        axes.axvline(spectrum.noise_edge, color=COLOURS[5], linewidth=1.5, linestyle="--", label=edge)
+        left = min(left, 0)
+    axes.set_xlim(max(left, 0), right)
+    axes.set(xlabel="singular value / √(mean square entry · long side)", ylabel="probability density")
+    axes.set_title(f"{modes:,} modes x {inputs:,} inputs, {kind}", fontsize=10)
+    axes.set_axisbelow(True)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+    figure.suptitle(title)
+    _save(figure, path)
 
 
 def require_matplotlib() -> None:

@@ -118,5 +118,38 @@ def bench(
         run_bench(Options(tuple(jobs or ()), scale, threads, full, peers, out), Console(highlight=False))
 
 
+@app.command(name="measure-matrix")
+def measure_matrix(
+    device: Annotated[str, typer.Argument(metavar="DEVICE", help="Name of a device; see optical-dfa devices.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE.safetensors", help="File to write; must not exist.")
+    ],
+    inputs: Annotated[int, typer.Option("--inputs", metavar="N", help="Inputs of the device.")],
+    outputs: Annotated[int, typer.Option("--outputs", metavar="M", help="Outputs of the device.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Option of the device, e.g. seed=3. May be repeated."),
+    ] = None,
+    repeats: Annotated[int, typer.Option("--repeats", metavar="K", help="Times each probe is shown.")] = 2,
+    weight: Annotated[
+        int | None,
+        typer.Option("--weight", metavar="W", help="Inputs lit by a probe; default: what does not saturate."),
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", metavar="FILE.png", help="Draw the singular values there.")
+    ] = None,
+) -> None:
+    """Measure the matrix of a device, and write it to a file."""
+    from rich.console import Console
+
+    from optical_dfa.cli.errors import clean_errors
+
+    with clean_errors():
+        from optical_dfa.cli.measure import run_measurement
+
+        console = Console(highlight=False)
+        run_measurement(device, out, (inputs, outputs), overrides or [], repeats, weight, figure, console)
+
+
 if __name__ == "__main__":
     app()

@@ -1,11 +1,11 @@
-"""What every projection device promises, on the digital device and on two presets of the emulator."""
+"""What every projection device promises, on the digital device, two presets of the emulator and a matrix file."""
 
 import hashlib
 import json
 
 import numpy as np
 import pytest
-from device_kinds import EXACT_KINDS, KINDS, closed, counts, every_kind, opened, ternary
+from device_kinds import EXACT_KINDS, KINDS, any_kind, closed, counts, every_kind, opened, ternary
 
 from optical_dfa.devices import (
     FingerprintMismatch,
@@ -77,7 +77,7 @@ def test_rows_of_the_effective_matrix(kind: str, rows: slice) -> None:
     np.testing.assert_array_equal(matrix, (reference.matrix(9, 21, 30) * UNIT)[rows])
 
 
-@every_kind
+@any_kind
 @pytest.mark.parametrize("size", [1, 3, 22])
 def test_fields_do_not_depend_on_the_split_into_calls(kind: str, size: int) -> None:
     vectors = ternary(23)
@@ -108,7 +108,7 @@ def test_memory_budget_does_not_matter(kind: str) -> None:
         np.testing.assert_array_equal(stored.project(vectors), procedural.project(vectors))
 
 
-@every_kind
+@any_kind
 def test_vectors_of_any_layout(kind: str) -> None:
     vectors = ternary(12)
     with opened(kind) as a, opened(kind) as b, opened(kind) as c:
@@ -117,7 +117,7 @@ def test_vectors_of_any_layout(kind: str) -> None:
         np.testing.assert_array_equal(c.project(np.repeat(vectors, 2, axis=1)[:, ::2]), expected)
 
 
-@every_kind
+@any_kind
 def test_an_empty_batch_gives_no_fields(kind: str) -> None:
     with opened(kind) as device:
         fields = device.project(np.zeros((0, 30), np.int8))
@@ -126,7 +126,7 @@ def test_an_empty_batch_gives_no_fields(kind: str) -> None:
         assert not any(counts(device.usage).values())
 
 
-@every_kind
+@any_kind
 def test_zero_vectors_give_zero_fields(kind: str) -> None:
     with opened(kind) as device:
         vectors = ternary(10)
@@ -136,7 +136,7 @@ def test_zero_vectors_give_zero_fields(kind: str) -> None:
         assert not device.project(np.zeros((3, 30), np.int8)).any()
 
 
-@every_kind
+@any_kind
 def test_the_vectors_are_left_alone(kind: str) -> None:
     vectors = ternary(6)
     copy = vectors.copy()
@@ -145,7 +145,7 @@ def test_the_vectors_are_left_alone(kind: str) -> None:
     np.testing.assert_array_equal(vectors, copy)
 
 
-@every_kind
+@any_kind
 def test_a_saved_state_resumes_to_the_bit(kind: str) -> None:
     vectors = ternary(12)
     with opened(kind, seed=2) as device:
@@ -171,7 +171,7 @@ def test_a_saved_state_can_be_loaded_before_open() -> None:
         np.testing.assert_array_equal(resumed.project(ternary(5)), expected)
 
 
-@every_kind
+@any_kind
 @pytest.mark.parametrize(
     "other", [{"seed": 1}, {"n_inputs": 31}, {"n_outputs": 22}], ids=lambda other: next(iter(other))
 )
@@ -217,7 +217,7 @@ def test_fingerprint_is_the_hash_of_matrix_and_geometry(kind: str) -> None:
     assert device.fingerprint == hashlib.sha256(identity.encode()).hexdigest()[:16] == "e08bec1ec29f3004"
 
 
-@every_kind
+@any_kind
 def test_fingerprints_differ_for_other_products(kind: str) -> None:
     others = [closed(kind), closed(kind, seed=1), closed(kind, n_inputs=31), closed(kind, n_outputs=22)]
     assert len({device.fingerprint for device in others}) == 4

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shlex
 import sys
 import textwrap
 import tomllib
@@ -17,6 +18,7 @@ import typer.main
 import yaml
 from fake_cupy import Fake, installed
 from pydantic import BaseModel
+from typer.testing import CliRunner
 
 import optical_dfa
 import optical_dfa.devices
@@ -161,6 +163,25 @@ def test_configure_a_run(tmp_path: Path) -> None:
 
 def test_measure_the_emulator(capsys: pytest.CaptureFixture[str]) -> None:
     page = HOW_TO / "measure-the-emulator.md"
+    (example,) = blocks(page, "python")
+    exec(example, {})
+    assert_shown(page, capsys.readouterr().out)
+
+
+def test_measure_a_matrix(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    page = HOW_TO / "measure-a-matrix.md"
+    (console,) = blocks(page, "console")
+    command, shown = re.split(r"(?<!\\)\n", console, maxsplit=1)
+    monkeypatch.setenv("COLUMNS", "80")
+    result = CliRunner().invoke(app, shlex.split(command.replace("\\\n", ""))[2:])
+    printed = "".join(f"{line.rstrip()}\n" for line in result.output.splitlines() if line.strip())
+    assert NUMBER.sub("#", printed) == NUMBER.sub("#", shown)
+    assert Path("singular-values.png").exists()
+    exact = [number for line in shown.splitlines()[4:] for number in numbers(line)]
+    assert [number for line in printed.splitlines()[4:] for number in numbers(line)] == pytest.approx(exact, abs=0.11)
+
+    (section,) = blocks(page, "yaml")
+    assert load(section, tmp_path / "run.yaml").device == {"name": "measured", "path": "matrix.safetensors"}
     (example,) = blocks(page, "python")
     exec(example, {})
     assert_shown(page, capsys.readouterr().out)

@@ -174,7 +174,7 @@ def test_a_point_has_one_feedback() -> None:
 @pytest.mark.parametrize(
     ("device", "error", "texts"),
     [
-        ("emulater", UnknownDevice, ["'emulater'", "Did you mean 'emulator'?", "Known: digital, emulator"]),
+        ("emulater", UnknownDevice, ["'emulater'", "Did you mean 'emulator'?", "Known: digital, emulator, measured"]),
         ({"name": "digital", "sed": 3}, InvalidConfig, ["sed: unknown key. Did you mean 'seed'?"]),
         (
             {"name": "digital", "seed": "three"},

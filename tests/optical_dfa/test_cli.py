@@ -37,7 +37,7 @@ def test_version() -> None:
 
 def test_help_names_every_command() -> None:
     output = run("--help").output
-    assert all(f" {command} " in output for command in ("train", "demo", "devices", "bench"))
+    assert all(f" {command} " in output for command in ("train", "demo", "devices", "bench", "measure-matrix"))
     assert run().exit_code == 2  # nothing asked, help shown
 
 
@@ -85,7 +85,7 @@ def test_quiet_set_and_out() -> None:
             "error: 2 faults in the configuration:\n"
             "  --set training.epochs=x: training.epochs: input should be a valid integer; got 'x'\n"
             "  --set device=digitl: device.name: unknown device 'digitl'. Did you mean 'digital'? "
-            "Known: digital, emulator\n",
+            "Known: digital, emulator, measured\n",
         ),
         (("small.yaml", "--resume"), "error: runs/small: holds no run to resume: leave out --resume"),
         (("small.yaml", "-o", "."), "error: .: holds other files and no run: give the run its own folder with -o\n"),
@@ -137,7 +137,7 @@ def test_devices_fit_a_terminal_of_80_columns() -> None:
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 80
     first_words = {line.split()[0] for line in lines if line.strip()}
-    assert {"digital", "emulator", "ideal", "phase-stepping", "camera"} <= first_words
+    assert {"digital", "emulator", "measured", "ideal", "phase-stepping", "camera"} <= first_words
     assert "memory_budget_bytes" in result.stdout
     assert "read_noise_e" in result.stdout
 

@@ -104,7 +104,8 @@ device:
         "run.yaml:10: feedback.ternarize.threshold: input should be a valid number; got 'off'",
         "run.yaml:11: trainig: unknown key. Did you mean 'training'? Known here: task, model, training, feedback, "
         "device",
-        "run.yaml:13: device.name: unknown device 'emulater'. Did you mean 'emulator'? Known: digital, emulator",
+        "run.yaml:13: device.name: unknown device 'emulater'. Did you mean 'emulator'? Known: digital, emulator, "
+        "measured",
     ]
 
 

@@ -12,7 +12,7 @@ import pytest
         ("optical_dfa", {"torch", "numpy", "pydantic", "yaml", "rich", "typer", "matplotlib"}),
         (
             "optical_dfa.devices",
-            {"torch", "rich", "typer", "matplotlib", "sklearn", "scipy", "numba", "llvmlite", "cupy"},
+            {"torch", "rich", "typer", "matplotlib", "sklearn", "scipy", "numba", "llvmlite", "cupy", "safetensors"},
         ),
         (
             "optical_dfa.emulator",

@@ -1,5 +1,7 @@
 """The devices that the contract is tested on, and vectors for them."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -7,6 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from optical_dfa.devices import ProjectionDevice, Usage, make_device
+from optical_dfa.measure import save_matrix
 
 # Ten features ON a side give Is 250 e- beside R² 1500 e-: no pixel near the full well of 10,000 e-.
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -16,14 +19,28 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 EXACT_KINDS = ("digital", "ideal")
 every_kind = pytest.mark.parametrize("kind", KINDS)
+any_kind = pytest.mark.parametrize("kind", [*KINDS, "measured"])  # for what needs neither a certain T nor a known seed
 exact_kinds = pytest.mark.parametrize("kind", EXACT_KINDS)
+
+_FOLDER = TemporaryDirectory()
 
 Ternary = npt.NDArray[np.int8]
 
 
 def closed(kind: str, n_inputs: int = 30, n_outputs: int = 21, **options: Any) -> ProjectionDevice:
+    if kind == "measured":
+        return _measured(n_inputs, n_outputs, **options)
     name, preset = KINDS[kind]
     return make_device(name, **{"n_inputs": n_inputs, "n_outputs": n_outputs, **preset, **options})
+
+
+def _measured(n_inputs: int, n_outputs: int, seed: int = 0) -> ProjectionDevice:
+    """The device of a file that lasts as long as the tests."""
+    path = Path(_FOLDER.name) / f"{n_inputs}-{n_outputs}-{seed}.safetensors"
+    if not path.exists():
+        matrix = np.random.default_rng(seed).standard_normal((n_outputs, n_inputs))
+        save_matrix(path, matrix, outputs_per_mode=1)
+    return make_device("measured", path=path)
 
 
 def opened(kind: str, n_inputs: int = 30, n_outputs: int = 21, **options: Any) -> ProjectionDevice:

@@ -32,7 +32,7 @@ demo: $(INSTALLED)  ## train the digits with five kinds of feedback; table, runs
 
 .PHONY: test
 test: $(INSTALLED)  ## run the tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto
 
 .PHONY: soak
 soak: $(INSTALLED)  ## run the long tests and keep their output in docs/soak/

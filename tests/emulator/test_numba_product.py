@@ -378,7 +378,10 @@ def test_without_what_it_needs(monkeypatch: pytest.MonkeyPatch, what: str) -> No
     ],
     ids=str,
 )
-def test_settings_of_numba_that_forbid_the_instructions(setting: dict[str, str]) -> None:
+def test_settings_of_numba_that_forbid_the_instructions(
+    monkeypatch: pytest.MonkeyPatch, setting: dict[str, str]
+) -> None:
+    monkeypatch.delenv("NUMBA_CPU_FEATURES", raising=False)
     program = "import numpy as np\nfrom optical_dfa.emulator import make_product\np = make_product(500, 500, 0)\n"
     program += "p(np.ones((1, 500), np.int8))\nprint(p.plan.backend)"
     assert run(program, setting).split() == ["numpy"]

@@ -4,8 +4,8 @@ import os
 
 # Before NumPy and torch are loaded: with a second thread, small products on a busy machine mostly wait (measured: 25
 # times), and `make test` has a process on every core.
-for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings

@@ -151,5 +151,37 @@ def measure_matrix(
         run_measurement(device, out, (inputs, outputs), overrides or [], repeats, weight, figure, console)
 
 
+@app.command()
+def estimate(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The net, its data and its device.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a value, e.g. model.hidden=[4096]. May be repeated."),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", metavar="N", help="Threads here; default: training.threads, or all cores."),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller sizes, few repetitions: rough figures.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FOLDER", help="Write tables, JSON and the figure there."),
+    ] = None,
+) -> None:
+    """Compare the modelled optics with this machine: time and energy of a step, and the break-even."""
+    from rich.console import Console
+
+    from optical_dfa.cli.errors import clean_errors
+
+    with clean_errors():
+        from optical_dfa.cli.estimate import Options, run_estimate
+        from optical_dfa.config import load_config
+
+        options = Options(config, overrides or (), out, threads, quick)
+        run_config = load_config(config, options.overrides)
+        options.check()
+        run_estimate(run_config, options, Console(highlight=False))
+
+
 if __name__ == "__main__":
     app()

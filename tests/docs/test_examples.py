@@ -187,6 +187,13 @@ def test_measure_a_matrix(tmp_path: Path, capsys: pytest.CaptureFixture[str], mo
     assert_shown(page, capsys.readouterr().out)
 
 
+def test_estimate_the_cost(capsys: pytest.CaptureFixture[str]) -> None:
+    page = HOW_TO / "estimate-the-cost.md"
+    (example,) = blocks(page, "python")
+    exec(example, {})
+    assert capsys.readouterr().out == printed_blocks(page)
+
+
 def keys_of(values: dict[str, Any], prefix: str = "") -> set[str]:
     """Dotted keys of nested mappings."""
     keys: set[str] = set()

@@ -37,7 +37,8 @@ def test_version() -> None:
 
 def test_help_names_every_command() -> None:
     output = run("--help").output
-    assert all(f" {command} " in output for command in ("train", "demo", "devices", "bench", "measure-matrix"))
+    commands = ("train", "demo", "devices", "bench", "measure-matrix", "estimate")
+    assert all(f" {command} " in output for command in commands)
     assert run().exit_code == 2  # nothing asked, help shown
 
 
@@ -142,7 +143,9 @@ def test_devices_fit_a_terminal_of_80_columns() -> None:
     assert "read_noise_e" in result.stdout
 
 
-@pytest.mark.parametrize("arguments", ["--help", "devices", "train absent.yaml", "bench --jobs absent"])
+@pytest.mark.parametrize(
+    "arguments", ["--help", "devices", "train absent.yaml", "bench --jobs absent", "estimate absent.yaml"]
+)
 def test_torch_is_imported_only_to_train(arguments: str) -> None:
     program = (
         f"import sys; sys.argv[1:] = {arguments.split()!r}\n"

@@ -21,7 +21,13 @@ from optical_dfa.devices.errors import (
 )
 from optical_dfa.devices.measured import MeasuredDevice
 from optical_dfa.devices.presets import Preset, load_preset, preset_names
-from optical_dfa.devices.readout import Bench, PhaseStepping
+from optical_dfa.devices.readouts.anchored import Anchored, anchor_patterns
+from optical_dfa.devices.readouts.base import Bench, Reading, Readout
+from optical_dfa.devices.readouts.exposure import Exposure, Light, auto_exposure
+from optical_dfa.devices.readouts.intensity import IntensityFeatures
+from optical_dfa.devices.readouts.maps import Calibration
+from optical_dfa.devices.readouts.off_axis import OffAxis, carrier_on_bin
+from optical_dfa.devices.readouts.phase_stepping import PhaseStepping
 from optical_dfa.devices.registry import (
     DeviceEntry,
     available_devices,
@@ -32,7 +38,9 @@ from optical_dfa.devices.registry import (
 from optical_dfa.devices.snr import measured_snr_db
 
 __all__ = [
+    "Anchored",
     "Bench",
+    "Calibration",
     "DeviceClosed",
     "DeviceEntry",
     "DeviceError",
@@ -42,17 +50,26 @@ __all__ = [
     "DeviceUnavailable",
     "DigitalDevice",
     "EmulatedDevice",
+    "Exposure",
     "FingerprintMismatch",
+    "IntensityFeatures",
     "InvalidConfig",
     "InvalidVectors",
+    "Light",
     "MeasuredDevice",
+    "OffAxis",
     "PhaseStepping",
     "Preset",
     "ProjectionDevice",
+    "Reading",
+    "Readout",
     "SaturationWarning",
     "UnknownDevice",
     "Usage",
+    "anchor_patterns",
+    "auto_exposure",
     "available_devices",
+    "carrier_on_bin",
     "check_device_config",
     "load_preset",
     "make_device",

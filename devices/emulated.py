@@ -14,7 +14,8 @@ from optical_dfa.devices.base import DeviceInfo, Fields, ProjectionDevice, Usage
 from optical_dfa.devices.errors import SaturationWarning
 from optical_dfa.devices.identity import emulated_matrix_identity
 from optical_dfa.devices.presets import Preset, load_preset
-from optical_dfa.devices.readout import PhaseStepping
+from optical_dfa.devices.readouts.anchored import Anchored
+from optical_dfa.devices.readouts.settings import PhaseSteppingSettings
 from optical_dfa.emulator import CupyProduct, EmulatedBench, FrameStamp
 from optical_dfa.emulator.arrays import is_cupy
 from optical_dfa.emulator.checks import require
@@ -31,6 +32,9 @@ GPU_CHUNK_BYTES = 1 << 30
 MIN_CHUNK = 32
 """Fewest vectors of a part, whatever they take: T is made anew for each part, at the price of about 30 vectors."""
 
+CALIBRATION_STREAM = (1 << 64) - 1
+"""Stream of the frames that calibrate the readout: the same for all ranks, whose outputs must be the same."""
+
 SATURATED_FRACTION = 0.01
 """Fraction of saturated pixel readings above which the user is warned once: clipping is what spoils SNR first."""
 
@@ -38,8 +42,8 @@ SATURATED_FRACTION = 0.01
 class EmulatedDevice(ProjectionDevice):
     """The emulated optical bench: DMD frames, speckle, camera noise and quantisation, readout.
 
-    A ternary vector is shown as two binary patterns, + and -, each read by four-step phase stepping. A pattern without
-    an ON feature is not displayed: its field is zero.
+    A ternary vector is shown as two binary patterns, + and -, each read by phase stepping, in four steps unless another
+    `readout` is chosen. A pattern without an ON feature is not displayed: its field is zero.
 
     Args:
         n_inputs: length of the vectors, at most the mirrors of the DMD.
@@ -53,6 +57,8 @@ class EmulatedDevice(ProjectionDevice):
             the faster ones of the first two that can run here. The noise of one backend differs from that of another by
             at most one digital number in fewer than 1 of 10^4 pixel readings. With `cupy`, frames, images and readout
             stay on the GPU, unless the camera has no converter: that one is NumPy's.
+        readout: how images become outputs, values of that section to change, for instance `{"steps": 3}` or
+            `{"kind": "anchored", "n_anchors": 2}`. What it calibrates is displayed when the device is first opened.
         photometry, camera, apparatus: values of that section of the preset to change, for instance
             `camera={"read_noise_e": 20}`.
     """
@@ -67,19 +73,22 @@ class EmulatedDevice(ProjectionDevice):
         stream: int | None = None,
         memory_budget_bytes: int | None = None,
         backend: Backend = "auto",
+        readout: Mapping[str, Any] | None = None,
         photometry: Mapping[str, Any] | None = None,
         camera: Mapping[str, Any] | None = None,
         apparatus: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         check_geometry(n_inputs, n_outputs, seed)
-        sections = {"photometry": photometry, "camera": camera, "apparatus": apparatus}
+        sections = {"readout": readout, "photometry": photometry, "camera": camera, "apparatus": apparatus}
         overrides = {name: values for name, values in sections.items() if values is not None}
         self.preset = load_preset(preset, overrides)
-        bench = EmulatedBench(n_inputs, -(-n_outputs // 2), seed, self.preset.bench, memory_budget_bytes, backend)
-        light = self.preset.bench.photometry
+        reads, light = self.preset.readout, self.preset.bench.photometry
+        n_frame_inputs, n_pixels = reads.size(n_inputs, n_outputs)
+        bench = EmulatedBench(n_frame_inputs, n_pixels, seed, self.preset.bench, memory_budget_bytes, backend)
         self._bench = bench
-        self._readout = PhaseStepping(bench, light.reference_e, backend)
+        self._readout = reads.make(bench, n_inputs, n_outputs, light.reference_e, backend)
+        self._calibrated = False
         self._unit = np.float32(1 / math.sqrt(light.signal_e_per_feature / 2))
         self._stream = _rank() if stream is None else stream
         accepted = isinstance(self._stream, int) and not isinstance(self._stream, bool) and 0 <= self._stream < 1 << 64
@@ -93,6 +102,7 @@ class EmulatedDevice(ProjectionDevice):
             "stream": self._stream,
             "memory_budget_bytes": memory_budget_bytes,
             "backend": backend,
+            "readout": dataclasses.asdict(reads),
             **dataclasses.asdict(self.preset.bench),
         }
         rows, columns = bench.info.image_shape
@@ -105,21 +115,48 @@ class EmulatedDevice(ProjectionDevice):
             accepts_real=False,
             backend=bench.product.plan.backend,
             camera_backend=bench.exposure.backend,
-            frames_per_vector=2 * self._readout.steps,
+            frames_per_vector=2 * self._readout.frames_per_pattern,
             n_pixels=rows * columns,
-            outputs_per_mode=2,
-            output_map="rows",
+            outputs_per_mode=self._readout.outputs_per_mode,
+            output_map=reads.output_map,
             matrix=bench.product.plan,
-            accepts_cupy=bench.exposure.backend == "cupy",
+            accepts_cupy=bench.exposure.backend == "cupy" and reads.on_gpu,
         )
         if isinstance(bench.product, CupyProduct) and self.info.accepts_cupy:
             self.gpu = bench.product.device_id
 
     def effective_matrix(self, rows: slice = slice(None)) -> Fields:
-        """Rows of T, unit gain, float32 (rows, n_inputs)."""
+        """Rows of T, or what the readout makes of each pair of them, unit gain, float32 (rows, n_inputs)."""
         chosen = range(self.info.n_outputs)[rows]  # the image may hold a few more pixels than outputs
         stop = chosen.stop if chosen.stop >= 0 else None
-        return self._bench.product.matrix(slice(chosen.start, stop, chosen.step)) * UNIT
+        if not isinstance(self._readout, Anchored):
+            return self._bench.product.matrix(slice(chosen.start, stop, chosen.step)) * UNIT
+        self._choose_outputs(self._readout)
+        if not chosen:
+            return np.zeros((0, self.info.n_inputs), np.float32)
+        modes = self._readout.mode_of_output[chosen]
+        first = int(modes.min())
+        matrix = self._bench.product.matrix(slice(2 * first, 2 * int(modes.max()) + 2))
+        pairs = matrix.reshape(-1, 2, matrix.shape[1])[modes - first].reshape(-1, matrix.shape[1])
+        which = slice(chosen.start, stop, chosen.step)
+        return (self._readout.mix(pairs, which) / math.sqrt(VARIANCE)).astype(np.float32)
+
+    def _open(self) -> None:
+        if self._calibrated:
+            return
+        if isinstance(self._readout, Anchored):
+            self._choose_outputs(self._readout)
+        frames = self._readout.calibrate(FrameStamp(CALIBRATION_STREAM, 0))
+        seconds = frames * self._bench.frame_time_us * 1e-6
+        power_w = self.preset.bench.apparatus.power_w
+        self.usage.add(Usage(frames=frames, device_seconds=seconds, device_joules=seconds * power_w))
+        self._calibrated = True
+
+    def _choose_outputs(self, readout: Anchored) -> None:
+        """By the exact light of the anchors, so that noise does not decide which pixels a matrix is made of."""
+        if not readout.chosen:
+            field = self._bench.product(readout.anchors).astype(np.float64)
+            readout.choose(field[:, 0::2] ** 2 + field[:, 1::2] ** 2)
 
     def _project(self, vectors: Vectors) -> tuple[Fields, Usage]:
         usage = Usage()
@@ -157,7 +194,7 @@ class EmulatedDevice(ProjectionDevice):
 
         patterns = cupy.stack([vectors > 0, vectors < 0], axis=1).reshape(-1, self.info.n_inputs).view(np.uint8)
         lit = patterns.any(axis=1).get()
-        usage.frames_skipped += self._readout.steps * int(np.count_nonzero(~lit))
+        usage.frames_skipped += self._readout.frames_per_pattern * int(np.count_nonzero(~lit))
         if not lit.any():
             fields.fill(0)
             return
@@ -181,7 +218,7 @@ class EmulatedDevice(ProjectionDevice):
             usage.frames += reading.frames
             usage.saturated_pixels += reading.saturated_pixels
             usage.pixel_readings += reading.pixel_readings
-        usage.frames_skipped += self._readout.steps * int(np.count_nonzero(~lit))
+        usage.frames_skipped += self._readout.frames_per_pattern * int(np.count_nonzero(~lit))
         if lit.all():
             np.subtract(amplitude[0::2], amplitude[1::2], out=fields)
         else:
@@ -222,6 +259,8 @@ def _is_exact(preset: Preset, n_inputs: int) -> bool:
     It does if nothing is noisy, every factor is a power of two, and the largest intensity, in units of the smallest
     field squared, is an integer that float64 holds.
     """
+    if preset.readout != PhaseSteppingSettings():
+        return False
     photometry, camera = preset.bench.photometry, preset.bench.camera
     unit = math.sqrt(photometry.signal_e_per_feature / (2 * VARIANCE))
     reference = math.sqrt(photometry.reference_e)

@@ -36,7 +36,9 @@ def _presets() -> Table:
 
 def _preset_values() -> Table:
     table = _table("Values of a preset, all of them options too", "section", "values")
-    bench = load_preset(preset_names()[0]).bench
+    preset = load_preset(preset_names()[0])
+    bench = preset.bench
+    table.add_row("readout", ", ".join(value.name for value in fields(preset.readout)))
     for section in fields(bench):
         table.add_row(section.name, ", ".join(value.name for value in fields(getattr(bench, section.name))))
     return table

@@ -228,13 +228,13 @@ def amplitudes() -> npt.NDArray[np.complex128]:
 
 
 def test_the_readout_recovers_the_amplitudes_of_any_bench() -> None:
-    """Quadratures of pixel p, in root electrons, at 2p and 2p+1: without noise to the precision of float32."""
+    """Quadratures of pixel p, in root electrons, at 2p and 2p+1: without a converter, in float64."""
     true, stamp = amplitudes(), FrameStamp(4, 44)
     bench = LabBench(true, 900.0, 0.7, None)
     reading = PhaseStepping(bench, 900.0).read(np.ones((3, 1), np.uint8), stamp)
-    assert reading.amplitude.dtype == np.float32
-    np.testing.assert_allclose(reading.amplitude[:, 0::2], true.real, rtol=1e-6, atol=1e-5)
-    np.testing.assert_allclose(reading.amplitude[:, 1::2], true.imag, rtol=1e-6, atol=1e-5)
+    assert reading.amplitude.dtype == np.float64
+    np.testing.assert_allclose(reading.amplitude[:, 0::2], true.real, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(reading.amplitude[:, 1::2], true.imag, rtol=0, atol=1e-12)
     assert (reading.frames, reading.pixel_readings, reading.saturated_pixels) == (12, 96, 0)
     assert bench.stamps == [stamp]
 

@@ -108,6 +108,15 @@ def test_emulate_on_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == printed_blocks(page)
 
 
+def test_readouts(capsys: pytest.CaptureFixture[str]) -> None:
+    """Decibels to 0.1, what was chosen to 1 %."""
+    page = ROOT / "docs" / "readouts.md"
+    exec("\n".join(blocks(page, "python")), {})
+    printed, shown = capsys.readouterr().out, printed_blocks(page)
+    assert NUMBER.sub("#", printed) == NUMBER.sub("#", shown)
+    assert numbers(printed) == pytest.approx(numbers(shown), rel=0.01, abs=0.11)
+
+
 def test_add_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The page's package, laid out as pip installs it, is found by its entry point."""
     page = HOW_TO / "add-a-device.md"

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pytest
 from cupy_kinds import cupy_of, every_cupy
 from fake_cupy import Fake, forget, installed
+from fresh import ternary_of
 
 from optical_dfa.emulator import CupyProduct, NumpyProduct, cublas, cupy_product, make_product, reference
 from optical_dfa.emulator.cupy_product import why_unavailable
@@ -33,15 +34,6 @@ storages = pytest.mark.parametrize("storage", BUDGETS)
 def cupy(kind: str) -> Iterator[Any]:
     with cupy_of(kind) as module:
         yield module
-
-
-def ternary(seed: int, batch: int, n_inputs: int, sparsity: float) -> Ternary:
-    """Vectors with about that fraction of zeros, every third one entirely zero."""
-    generator = np.random.default_rng(seed)
-    vectors = generator.integers(0, 2, (batch, n_inputs), np.int8) * 2 - 1
-    vectors[generator.random(vectors.shape) < sparsity] = 0
-    vectors[1::3] = 0
-    return vectors
 
 
 def small_slabs(product: CupyProduct, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +58,7 @@ def test_integers_are_those_of_the_reference(
     number: int, storage: str, cupy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n_inputs, n_outputs, batch, seed, sparsity = case(number)
-    vectors = ternary(number, batch, n_inputs, sparsity)
+    vectors = ternary_of(number, batch, n_inputs, sparsity)
     expected = reference.product(seed, vectors, n_outputs)
     product = CupyProduct(n_inputs, n_outputs, seed, BUDGETS[storage])
     assert product.plan.storage == storage
@@ -94,7 +86,7 @@ def test_integers_are_those_of_the_reference(
 def test_edges_of_tiles(
     n_inputs: int, n_outputs: int, seed: int, storage: str, cupy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vectors = ternary(n_inputs, 18, n_inputs, 0.2)
+    vectors = ternary_of(n_inputs, 18, n_inputs, 0.2)
     product = CupyProduct(n_inputs, n_outputs, seed, BUDGETS[storage])
     small_slabs(product, monkeypatch)
     np.testing.assert_array_equal(product(vectors), reference.product(seed, vectors, n_outputs))
@@ -104,7 +96,7 @@ def test_edges_of_tiles(
 @storages
 @pytest.mark.parametrize("batch", [0, 1, 31, 32, 33, 64, 95, 130])
 def test_every_split_of_a_batch(batch: int, storage: str, cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors = ternary(batch, batch, 41, 0.4)
+    vectors = ternary_of(batch, batch, 41, 0.4)
     expected = reference.product(3, vectors, 50)
     product = CupyProduct(41, 50, 3, BUDGETS[storage])
     for at_once, n_bytes in ((4096, 1 << 30), (33, 1 << 30), (4096, 1)):
@@ -119,7 +111,7 @@ def test_every_split_of_a_batch(batch: int, storage: str, cupy: Any, monkeypatch
 @storages
 def test_blocks_of_a_stream_cover_the_product(storage: str, cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks begin at even rows, without padding, and are read before they are overwritten."""
-    vectors = ternary(2, 75, 1300, 0.4)
+    vectors = ternary_of(2, 75, 1300, 0.4)
     product = CupyProduct(1300, 599, 3, BUDGETS[storage])
     small_slabs(product, monkeypatch)
     monkeypatch.setattr(cupy_product, "BATCH", 32)
@@ -149,7 +141,7 @@ def test_more_nonzeros_than_one_float32_sum_can_hold(storage: str, cupy: Any, mo
 
 @every_cupy
 def test_vectors_of_any_layout(cupy: Any) -> None:
-    vectors = ternary(5, 6, 1501, 0.5)
+    vectors = ternary_of(5, 6, 1501, 0.5)
     product = CupyProduct(1501, 400, 8)
     expected = reference.product(8, vectors, 400)
     for layout in (np.asfortranarray(vectors), np.repeat(vectors, 2, axis=1)[:, ::2]):
@@ -201,7 +193,7 @@ def test_any_order_that_the_streams_allow_gives_the_same(seed: int, monkeypatch:
         streams = [cupy.cuda.Stream(non_blocking=True), cupy.cuda.Stream.null, cupy.cuda.Stream()]
         expected, found = [], []
         for number, (stream, product) in enumerate(itertools.product(streams, products)):
-            vectors = ternary(number, 3, 2100, 0.3)
+            vectors = ternary_of(number, 3, 2100, 0.3)
             expected.append(vectors.astype(np.float32) @ matrix.T)
             with stream:
                 found.append((stream, product(cupy.asarray(vectors))))
@@ -229,7 +221,7 @@ def test_a_slab_is_made_while_the_one_before_is_multiplied(monkeypatch: pytest.M
     with installed(Fake()) as fake:
         product = CupyProduct(2900, 500, 0, 0)
         small_slabs(product, monkeypatch)
-        product(fake.module.asarray(ternary(1, 4, 2900, 0.3)))
+        product(fake.module.asarray(ternary_of(1, 4, 2900, 0.3)))
         log = [entry for entry in fake.gpu.log if entry[0] in ("generate", "gemm")]
         uploads = [stream for name, stream in fake.gpu.log if name == "upload"]
     made, multiplied = ({stream for name, stream in log if name == kind} for kind in ("generate", "gemm"))
@@ -251,7 +243,7 @@ def test_buffers_are_not_given_away_if_a_product_fails(monkeypatch: pytest.Monke
             with monkeypatch.context() as patch:
                 patch.setattr(cupy.cuda, "cublas", refused)
                 try:
-                    product(cupy.asarray(ternary(1, 4, 2048, 0.3)))
+                    product(cupy.asarray(ternary_of(1, 4, 2048, 0.3)))
                 except ZeroDivisionError:
                     pass
                 else:
@@ -265,7 +257,7 @@ def test_buffers_are_not_given_away_if_a_product_fails(monkeypatch: pytest.Monke
 def test_two_threads_at_once(storage: str, cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     product = CupyProduct(1500, 600, 5, BUDGETS[storage])
     small_slabs(product, monkeypatch)
-    batches = [ternary(seed, 15, 1500, 0.3) for seed in range(8)]
+    batches = [ternary_of(seed, 15, 1500, 0.3) for seed in range(8)]
 
     def call(vectors: Ternary) -> npt.NDArray[np.int32]:
         with cupy.cuda.Stream(non_blocking=True):

@@ -4,21 +4,18 @@ Each runs in a process that may use its instructions alone, set by Numba's envir
 lacks is compiled, and not run.
 """
 
-import os
 import platform
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fresh import ROOT, interpreter
 
 from optical_dfa.emulator import numba_support
 from optical_dfa.emulator.matrix import TABLE
 from optical_dfa.emulator.numba_support import INSTRUCTION_SETS, instruction_set, why_no_product, why_unavailable
 
-ROOT = Path(__file__).parents[2]
 GRID = ROOT / "tests" / "support" / "exact_product_grid.py"
 
 ASSEMBLY = """
@@ -43,17 +40,7 @@ def run(name: str, *program: str, cache: Path) -> str:
     """Output of a process in which Numba may use that instruction set alone."""
     features = ",".join(f"+{feature}" for feature in INSTRUCTION_SETS[name])
     settings = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(cache)}
-    done = subprocess.run(
-        [sys.executable, *program],
-        cwd=ROOT,
-        env={**os.environ, **settings},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return interpreter(*program, environment=settings)
 
 
 def numba_compiles_here() -> bool:

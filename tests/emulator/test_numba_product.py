@@ -5,10 +5,7 @@ what `auto` gives instead.
 """
 
 import importlib.util
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from fresh import ROOT, interpreter, ternary_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +25,6 @@ from optical_dfa.emulator.matrix import EXACT_NONZEROS
 from optical_dfa.emulator.numba_support import instruction_set, why_no_product, why_unavailable
 from optical_dfa.emulator.product import SMALL_ENTRIES, Product
 
-ROOT = Path(__file__).parents[2]
 REFUSAL = r"backend 'numba' cannot be used: .+; take backend 'auto' or 'numpy'"
 Ternary = npt.NDArray[np.int8]
 
@@ -46,15 +43,6 @@ def cannot_run_here() -> bool:
 
 def numba_product(n_inputs: int, n_outputs: int, seed: int) -> Product:
     return make_product(n_inputs, n_outputs, seed) if cannot_run_here() else NumbaProduct(n_inputs, n_outputs, seed)
-
-
-def ternary(seed: int, batch: int, n_inputs: int, sparsity: float) -> Ternary:
-    """Vectors with about that fraction of zeros, every third one entirely zero."""
-    generator = np.random.default_rng(seed)
-    vectors = generator.integers(0, 2, (batch, n_inputs), np.int8) * 2 - 1
-    vectors[generator.random(vectors.shape) < sparsity] = 0
-    vectors[1::3] = 0
-    return vectors
 
 
 def streamed(product: Product, vectors: npt.NDArray[Any], n_outputs: int) -> npt.NDArray[np.int32]:
@@ -95,7 +83,7 @@ def cases(draw: st.DrawFn) -> tuple[int, int, int, int, float]:
 @given(cases())
 def test_integers_are_those_of_the_reference(case: tuple[int, int, int, int, float]) -> None:
     n_inputs, n_outputs, batch, seed, sparsity = case
-    vectors = ternary(n_inputs * n_outputs + batch, batch, n_inputs, sparsity)
+    vectors = ternary_of(n_inputs * n_outputs + batch, batch, n_inputs, sparsity)
     found = numba_product(n_inputs, n_outputs, seed)(vectors)
     assert found.dtype == np.int32
     np.testing.assert_array_equal(found, reference.product(seed, vectors, n_outputs))
@@ -108,14 +96,14 @@ def test_integers_are_those_of_the_reference(case: tuple[int, int, int, int, flo
     [(1, 1), (4, 32), (5, 33), (1023, 255), (1024, 256), (1025, 257), (1028, 31), (4097, 513), (3, 1500)],
 )
 def test_edges_of_tiles_and_words(n_inputs: int, n_outputs: int, seed: int) -> None:
-    vectors = ternary(n_inputs, 18, n_inputs, 0.2)
+    vectors = ternary_of(n_inputs, 18, n_inputs, 0.2)
     found = numba_product(n_inputs, n_outputs, seed)(vectors)
     np.testing.assert_array_equal(found, reference.product(seed, vectors, n_outputs))
 
 
 @pytest.mark.parametrize("batch", [0, 1, 2, 3, 4, 5, 11, 12, 13, 16, 17, 24, 29, 1023, 1024, 1025, 1040])
 def test_every_split_of_a_batch(batch: int) -> None:
-    vectors = ternary(batch, batch, 41, 0.4)
+    vectors = ternary_of(batch, batch, 41, 0.4)
     found = numba_product(41, 50, 3)(vectors)
     assert found.shape == (batch, 50)
     np.testing.assert_array_equal(found, reference.product(3, vectors, 50))
@@ -143,7 +131,7 @@ def test_sums_beyond_int32_on_the_way_do_not_matter(sign: int) -> None:
 
 
 def test_wide_vectors_go_in_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors = ternary(1, 30, 5003, 0.5)
+    vectors = ternary_of(1, 30, 5003, 0.5)
     vectors[:, 1024:2048] = 0  # a slab of which nothing is used
     expected = reference.product(8, vectors, 300)
     for name, value in (("SLAB_BYTES", 1), ("NARROW_SLAB_BYTES", 1), ("BATCHES", (7, 7))):
@@ -165,7 +153,7 @@ def test_unused_words_are_left_out(used: int) -> None:
 
 @pytest.mark.parametrize("n_inputs", [1500, 1501])
 def test_vectors_of_any_layout(n_inputs: int) -> None:
-    vectors = ternary(5, 6, n_inputs, 0.5)
+    vectors = ternary_of(5, 6, n_inputs, 0.5)
     product = numba_product(n_inputs, 400, 8)
     expected = reference.product(8, vectors, 400)
     unaligned = np.zeros(vectors.size + 1, np.int8)[1:].reshape(vectors.shape)
@@ -201,7 +189,7 @@ def any_work_is_worth_a_thread(monkeypatch: pytest.MonkeyPatch) -> Callable[[int
 
 
 def test_threads_do_not_matter(any_work_is_worth_a_thread: Callable[[int], None]) -> None:
-    vectors = ternary(2, 20, 900, 0.3)
+    vectors = ternary_of(2, 20, 900, 0.3)
     expected = reference.product(5, vectors, 3000)
     for threads in (1, 2, 3, 8, 50):
         any_work_is_worth_a_thread(threads)
@@ -213,7 +201,7 @@ def test_threads_do_not_matter(any_work_is_worth_a_thread: Callable[[int], None]
 def test_two_threads_at_once(any_work_is_worth_a_thread: Callable[[int], None]) -> None:
     any_work_is_worth_a_thread(2)
     product = numba_product(700, 2000, 5)
-    batches = [ternary(seed, 15, 700, 0.3) for seed in range(12)]
+    batches = [ternary_of(seed, 15, 700, 0.3) for seed in range(12)]
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(product, batches))
     for fields, vectors in zip(found, batches, strict=True):
@@ -221,7 +209,7 @@ def test_two_threads_at_once(any_work_is_worth_a_thread: Callable[[int], None]) 
 
 
 def test_threads_of_torch_do_not_matter() -> None:
-    vectors = ternary(2, 20, 900, 0.3)
+    vectors = ternary_of(2, 20, 900, 0.3)
     expected = reference.product(5, vectors, 1000)
     before = torch.get_num_threads()
     try:
@@ -264,18 +252,7 @@ print(product.plan.backend)
 
 
 def run(program: str, environment: dict[str, str] | None = None, cwd: Path = ROOT) -> str:
-    """Output of a fresh interpreter."""
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=cwd,
-        env={**os.environ, **(environment or {})},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return interpreter("-c", program, environment=environment, cwd=cwd)
 
 
 def test_a_forked_process_computes_the_same() -> None:

@@ -36,6 +36,7 @@ from optical_dfa.devices.registry import (
     open_device,
 )
 from optical_dfa.devices.snr import measured_snr_db
+from optical_dfa.devices.sync import SyncedBench
 
 __all__ = [
     "Anchored",
@@ -64,6 +65,7 @@ __all__ = [
     "Reading",
     "Readout",
     "SaturationWarning",
+    "SyncedBench",
     "UnknownDevice",
     "Usage",
     "anchor_patterns",

@@ -16,7 +16,8 @@ from optical_dfa.devices.identity import emulated_matrix_identity
 from optical_dfa.devices.presets import Preset, load_preset
 from optical_dfa.devices.readouts.anchored import Anchored
 from optical_dfa.devices.readouts.settings import PhaseSteppingSettings
-from optical_dfa.emulator import CupyProduct, EmulatedBench, FrameStamp
+from optical_dfa.devices.weighting import Weighting
+from optical_dfa.emulator import BenchParameters, CupyProduct, EmulatedBench, FrameStamp
 from optical_dfa.emulator.arrays import is_cupy
 from optical_dfa.emulator.checks import require
 from optical_dfa.emulator.cupy_kernels import kernels
@@ -43,7 +44,8 @@ class EmulatedDevice(ProjectionDevice):
     """The emulated optical bench: DMD frames, speckle, camera noise and quantisation, readout.
 
     A ternary vector is shown as two binary patterns, + and -, each read by phase stepping, in four steps unless another
-    `readout` is chosen. A pattern without an ON feature is not displayed: its field is zero.
+    `readout` is chosen. A pattern without an ON feature is not displayed, its field is zero; where OFF mirrors leak or
+    mirrors are left over it is, beside a lit one, because the difference takes away what is always ON.
 
     Args:
         n_inputs: length of the vectors, at most the mirrors of the DMD.
@@ -59,8 +61,12 @@ class EmulatedDevice(ProjectionDevice):
             stay on the GPU, unless the camera has no converter: that one is NumPy's.
         readout: how images become outputs, values of that section to change, for instance `{"steps": 3}` or
             `{"kind": "anchored", "n_anchors": 2}`. What it calibrates is displayed when the device is first opened.
-        photometry, camera, apparatus: values of that section of the preset to change, for instance
-            `camera={"read_noise_e": 20}`.
+        photometry, camera, apparatus, dmd, medium, laser, grain: values of that section of the preset to change, for
+            instance `camera={"read_noise_e": 20}`.
+
+    Raises:
+        ValueError: sizes that the DMD or the camera cannot hold; a bench that the readout cannot read: grain larger
+            than a pixel, a tilted reference arm, and for anchors an uneven beam or a DMD that leaks.
     """
 
     def __init__(
@@ -77,25 +83,31 @@ class EmulatedDevice(ProjectionDevice):
         photometry: Mapping[str, Any] | None = None,
         camera: Mapping[str, Any] | None = None,
         apparatus: Mapping[str, Any] | None = None,
+        dmd: Mapping[str, Any] | None = None,
+        medium: Mapping[str, Any] | None = None,
+        laser: Mapping[str, Any] | None = None,
+        grain: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         check_geometry(n_inputs, n_outputs, seed)
         sections = {"readout": readout, "photometry": photometry, "camera": camera, "apparatus": apparatus}
+        sections |= {"dmd": dmd, "medium": medium, "laser": laser, "grain": grain}
         overrides = {name: values for name, values in sections.items() if values is not None}
         self.preset = load_preset(preset, overrides)
         reads, light = self.preset.readout, self.preset.bench.photometry
         n_frame_inputs, n_pixels = reads.size(n_inputs, n_outputs)
         bench = EmulatedBench(n_frame_inputs, n_pixels, seed, self.preset.bench, memory_budget_bytes, backend)
         self._bench = bench
+        self._weighting = Weighting(self.preset, bench.info.image_shape)
         self._readout = reads.make(bench, n_inputs, n_outputs, light.reference_e, backend)
         self._calibrated = False
-        self._unit = np.float32(1 / math.sqrt(light.signal_e_per_feature / 2))
+        self._unit = np.float32(1 / (self._weighting.gain * math.sqrt(light.signal_e_per_feature / 2)))
         self._stream = _rank() if stream is None else stream
         accepted = isinstance(self._stream, int) and not isinstance(self._stream, bool) and 0 <= self._stream < 1 << 64
         require(accepted, "stream", self._stream, "an int from 0 to 2^64 - 1")
         self._next_frame = 0
         self._warned = False
-        self.matrix_identity = emulated_matrix_identity(seed)
+        self.matrix_identity = emulated_matrix_identity(seed) | self._weighting.identity
         self.settings = {
             "seed": seed,
             "preset": self.preset.name,
@@ -118,7 +130,7 @@ class EmulatedDevice(ProjectionDevice):
             frames_per_vector=2 * self._readout.frames_per_pattern,
             n_pixels=rows * columns,
             outputs_per_mode=self._readout.outputs_per_mode,
-            output_map=reads.output_map,
+            output_map="weighted" if self._weighting.identity else reads.output_map,
             matrix=bench.product.plan,
             accepts_cupy=bench.exposure.backend == "cupy" and reads.on_gpu,
         )
@@ -126,9 +138,17 @@ class EmulatedDevice(ProjectionDevice):
             self.gpu = bench.product.device_id
 
     def effective_matrix(self, rows: slice = slice(None)) -> Fields:
-        """Rows of T, or what the readout makes of each pair of them, unit gain, float32 (rows, n_inputs)."""
+        """Rows of T, or what the readout makes of each pair of them, unit gain, float32 (rows, n_inputs); at time 0.
+
+        With a beam that lights the DMD unevenly the columns have its weights, with one that lights the camera unevenly
+        the rows; a pixel that sees several modes sees their mean. Gain is one on average.
+        """
         chosen = range(self.info.n_outputs)[rows]  # the image may hold a few more pixels than outputs
         stop = chosen.stop if chosen.stop >= 0 else None
+        if self._weighting.identity:
+            part = slice(chosen.start, stop, chosen.step)
+            entries = self._bench.propagation.matrix(part) * self._weighting.of_rows(part)
+            return (entries * (math.sqrt(2) / self._weighting.gain)).astype(np.float32)
         if not isinstance(self._readout, Anchored):
             return self._bench.product.matrix(slice(chosen.start, stop, chosen.step)) * UNIT
         self._choose_outputs(self._readout)
@@ -210,6 +230,8 @@ class EmulatedDevice(ProjectionDevice):
         """Display + and - of each vector in turn, and subtract; adds to `usage`."""
         patterns = np.stack([vectors > 0, vectors < 0], axis=1).reshape(-1, self.info.n_inputs).view(np.uint8)
         lit = np.asarray(patterns.any(axis=1))
+        if self._weighting.always_lit:
+            lit = np.repeat(lit.reshape(-1, 2).any(axis=1), 2)
         amplitude = np.zeros((0, self.info.n_outputs), np.float32)
         if lit.any():
             stamp = FrameStamp(self._stream, self._next_frame + usage.frames)
@@ -262,8 +284,9 @@ def _is_exact(preset: Preset, n_inputs: int) -> bool:
     if preset.readout != PhaseSteppingSettings():
         return False
     photometry, camera = preset.bench.photometry, preset.bench.camera
+    plain = BenchParameters(photometry, camera, preset.bench.apparatus)
     unit = math.sqrt(photometry.signal_e_per_feature / (2 * VARIANCE))
     reference = math.sqrt(photometry.reference_e)
     powers_of_two = all(math.frexp(factor)[0] == 0.5 for factor in (unit, reference, camera.gain_dn_per_e))
     fits = unit <= reference and 2 * (127 * n_inputs + reference / unit) ** 2 < 2**53
-    return camera.noiseless and powers_of_two and fits
+    return preset.bench == plain and camera.noiseless and powers_of_two and fits

@@ -4,19 +4,17 @@
 `EmulatedBench` turns binary DMD frames into camera images.
 """
 
-from optical_dfa.emulator.bench import (
-    Apparatus,
-    BenchInfo,
-    BenchParameters,
-    EmulatedBench,
-    FrameStamp,
-    Photometry,
-)
-from optical_dfa.emulator.camera import Camera
+from optical_dfa.emulator.bench import BenchInfo, EmulatedBench, FrameStamp
+from optical_dfa.emulator.camera import Camera, PixelMaps
 from optical_dfa.emulator.cupy_product import CupyProduct
+from optical_dfa.emulator.dmd import Dmd
+from optical_dfa.emulator.laser import Laser
+from optical_dfa.emulator.medium import Medium, field_correlation
 from optical_dfa.emulator.numba_product import NumbaProduct
 from optical_dfa.emulator.numpy_product import MatrixPlan, NumpyProduct
+from optical_dfa.emulator.parameters import Apparatus, BenchParameters, Grain, Photometry
 from optical_dfa.emulator.product import make_product
+from optical_dfa.emulator.pupil import Pupil
 
 __all__ = [
     "Apparatus",
@@ -24,11 +22,18 @@ __all__ = [
     "BenchParameters",
     "Camera",
     "CupyProduct",
+    "Dmd",
     "EmulatedBench",
     "FrameStamp",
+    "Grain",
+    "Laser",
     "MatrixPlan",
+    "Medium",
     "NumbaProduct",
     "NumpyProduct",
     "Photometry",
+    "PixelMaps",
+    "Pupil",
+    "field_correlation",
     "make_product",
 ]

@@ -1,88 +1,28 @@
 """The emulated optical bench: binary DMD frames in, camera images out.
 
 Light meets, in this order: the DMD (binary frames), the scattering medium (the exact product of `matrix`), the
-reference arm (a plane wave of adjustable phase) and the camera. Grain is one speckle mode per pixel. `expose` is the
-seam that lab-built benches implement too: what reads the hardware reads the emulator.
+reference arm (a plane wave of adjustable phase) and the camera. `expose` is the seam that lab-built benches implement
+too: what reads the hardware reads the emulator.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from optical_dfa.emulator.arrays import is_cupy
-from optical_dfa.emulator.camera import Camera, Image
+from optical_dfa.emulator.arrays import is_cupy, on_host
+from optical_dfa.emulator.camera import Image
 from optical_dfa.emulator.checks import require
-from optical_dfa.emulator.exposure import Frames, make_exposure
+from optical_dfa.emulator.exposure import Frames, Light, Pixels, make_exposure
 from optical_dfa.emulator.hashing import derive_key
-from optical_dfa.emulator.matrix import VARIANCE
-from optical_dfa.emulator.product import Backend, make_product
-
-ROI_COLUMNS = 2040
-"""Widest region of interest of the camera, pixels."""
+from optical_dfa.emulator.parameters import ROI_COLUMNS, BenchParameters
+from optical_dfa.emulator.product import Backend, Product
+from optical_dfa.emulator.propagation import Propagation
+from optical_dfa.emulator.pupil import smallest_shape
 
 _NOISE = 1  # separates the keys of camera noise from those of anything else that one seed will ever draw
-
-
-@dataclass(frozen=True)
-class Photometry:
-    """How much light there is."""
-
-    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
-
-    signal_e_per_feature: float
-    """Mean electrons per pixel that one ON feature gives in one exposure of `exposure_us`."""
-    reference_e: float
-    """Mean electrons per pixel of the reference arm alone in one exposure, R²."""
-    exposure_us: float
-    """Exposure time, microseconds."""
-
-    def __post_init__(self) -> None:
-        for name in ("signal_e_per_feature", "reference_e", "exposure_us"):
-            value = getattr(self, name)
-            require(0 < value < math.inf, name, value, "a finite number > 0")
-
-
-@dataclass(frozen=True)
-class Apparatus:
-    """Size, speed and power of the machine."""
-
-    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
-
-    dmd_mirrors: int
-    """Mirrors of the DMD; a feature is shown on floor(mirrors / features) of them."""
-    camera_pixels: int
-    """Pixels of the camera."""
-    min_frame_time_us: float
-    """Shortest time from frame to frame, microseconds."""
-    power_w: float
-    """Electrical power of the whole machine, watts."""
-
-    def __post_init__(self) -> None:
-        for name in ("dmd_mirrors", "camera_pixels", "min_frame_time_us", "power_w"):
-            value = getattr(self, name)
-            require(0 < value < math.inf, name, value, "a finite number > 0")
-
-    def frame_time_us(self, n_pixels: int, exposure_us: float) -> float:
-        """Time from frame to frame, microseconds: max(minimum, max(readout, exposure) + 50).
-
-        The rule, and the readout time of a row, are those of the vendor's software (lightonml 1.4.3).
-        """
-        readout_us = 2.6875 * math.ceil(n_pixels / ROI_COLUMNS) + 32.25
-        return max(self.min_frame_time_us, max(readout_us, exposure_us) + 50.0)
-
-
-@dataclass(frozen=True)
-class BenchParameters:
-    """Everything that defines an emulated bench but its size and seed."""
-
-    __pydantic_config__ = {"extra": "forbid", "strict": True}  # noqa: RUF012
-
-    photometry: Photometry
-    camera: Camera
-    apparatus: Apparatus
 
 
 @dataclass(frozen=True)
@@ -102,6 +42,14 @@ class BenchInfo:
     has_reference: bool
     has_phase_modulator: bool
     exposure_limits_us: tuple[float, float]
+    black_level_dn: float = 0.0
+    """Digital number of a dark pixel."""
+    grain_px: float = 1.0
+    """Speckle grain λz/D in pixels; 1 or less: every pixel is a mode of its own, or a fixed mean of several."""
+    pupil: Literal["circular", "square"] = "circular"
+    """Shape of the aperture that limits the speckle's band, for a grain above 1."""
+    carrier: tuple[float, float] | None = None
+    """(k_x, k_y) of a tilted reference arm, cycles per pixel, a whole number of fringes over the image; None: level."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +60,9 @@ class FrameStamp:
     """Independent sequence of frames, 0 … 2^64-1; one for each client or rank."""
     first_frame: int
     """Number, in its stream, of the first frame of the request; the others follow."""
+    time_s: float | None = None
+    """Modelled time at which the first frame begins, seconds ≥ 0; None: frames follow each other without a pause, frame
+    0 of the stream begins at time 0."""
 
 
 class EmulatedBench:
@@ -119,12 +70,14 @@ class EmulatedBench:
 
     Args:
         n_frame_inputs: features shown on the DMD.
-        n_pixels: camera pixels needed; the image may hold a few more, to be a rectangle.
+        n_modes: speckle modes needed; the image may hold a few more, to be a rectangle. Unless the grain is larger than
+            a pixel, a pixel is needed for each.
         seed: seed of the transmission matrix and of the noise.
         parameters: the physics.
         memory_budget_bytes: of the product, see `make_product`.
         backend: of the product; the camera too runs on Numba, where that can run, unless it is `numpy`. With `cupy`
-            both are on the GPU, but for a camera without a converter: that one is NumPy's.
+            both are on the GPU; a camera without a converter, and one behind more than the medium's matrix, are on the
+            CPU.
 
     Raises:
         ValueError: for sizes that the DMD or the camera cannot hold, or a backend that cannot run here.
@@ -133,37 +86,61 @@ class EmulatedBench:
     def __init__(
         self,
         n_frame_inputs: int,
-        n_pixels: int,
+        n_modes: int,
         seed: int,
         parameters: BenchParameters,
         memory_budget_bytes: int | None = None,
         backend: Backend = "auto",
     ) -> None:
-        apparatus = parameters.apparatus
+        apparatus, camera, grain, laser = parameters.apparatus, parameters.camera, parameters.grain, parameters.laser
         mirrors, pixels = apparatus.dmd_mirrors, apparatus.camera_pixels
         require(
             1 <= n_frame_inputs <= mirrors, "inputs", n_frame_inputs, f"1 … {mirrors:,}, one DMD mirror or more each"
         )
-        require(1 <= n_pixels <= pixels, "pixels", n_pixels, f"1 … {pixels:,}, the size of the camera")
-        rows = math.ceil(n_pixels / ROI_COLUMNS)
-        shape = (rows, math.ceil(n_pixels / rows))
+        require(1 <= n_modes <= pixels, "pixels", n_modes, f"1 … {pixels:,}, the size of the camera")
+        if grain.size_px > 1:
+            shape = smallest_shape(n_modes, grain.size_px, grain.pupil)
+            require(
+                math.prod(shape) <= pixels,
+                "pixels",
+                math.prod(shape),
+                f"at most {pixels:,}: fewer outputs, finer grain",
+            )
+        else:
+            rows = math.ceil(n_modes / ROI_COLUMNS)
+            shape = (rows, math.ceil(n_modes / rows))
+        fringes = (round(laser.tilt_x * shape[1]) / shape[1], round(laser.tilt_y * shape[0]) / shape[0])
+        self._laser = replace(laser, tilt_x=fringes[0], tilt_y=fringes[1])
         self.parameters = parameters
         self.seed = seed
-        self.product = make_product(n_frame_inputs, 2 * shape[0] * shape[1], seed, memory_budget_bytes, backend)
+        self.propagation = Propagation(n_frame_inputs, shape, seed, parameters, memory_budget_bytes, backend)
         self.info = BenchInfo(
             n_frame_inputs=n_frame_inputs,
             image_shape=shape,
-            adc_bits=parameters.camera.adc_bits,
-            saturation_dn=parameters.camera.saturation_dn,
-            gain_dn_per_e=parameters.camera.gain_dn_per_e,
+            adc_bits=camera.adc_bits,
+            saturation_dn=camera.saturation_dn,
+            gain_dn_per_e=camera.gain_dn_per_e,
             has_reference=True,
             has_phase_modulator=True,
             exposure_limits_us=(1.0, 1e6),
+            black_level_dn=camera.black_level_dn,
+            grain_px=grain.size_px,
+            pupil=grain.pupil,
+            carrier=fringes if any(fringes) else None,
         )
-        self.exposure = make_exposure(parameters.camera, backend, threaded=self.product.plan.backend == "numba")
-        self._camera_on_gpu = self.exposure.backend == "cupy"
+        plain = self.propagation.plain and parameters.medium.frozen and not laser.intensity_noise
+        plain = plain and camera.uniform and not camera.black_level_dn and not camera.poisson_below_e
+        plain = plain and self._laser.reference_profile(shape) is None
+        threaded = self.product.plan.backend == "numba" and not self.propagation.whole
+        self.exposure = make_exposure(camera, backend, threaded, plain)
+        self._camera_on_gpu = self.propagation.keep_on_gpu = self.exposure.backend == "cupy"
         self._next_frame = 0
         self.configure(exposure_us=parameters.photometry.exposure_us, reference_e=parameters.photometry.reference_e)
+
+    @property
+    def product(self) -> Product:
+        """The product with the medium's first matrix."""
+        return self.propagation.product
 
     def configure(self, *, exposure_us: float, reference_e: float) -> None:
         """Set the exposure time (microseconds) and the level of the reference arm (electrons per pixel and exposure).
@@ -177,8 +154,10 @@ class EmulatedBench:
         self.exposure_us, self.reference_e = exposure_us, reference_e
         photometry = self.parameters.photometry
         signal_e = photometry.signal_e_per_feature * exposure_us / photometry.exposure_us
-        # mean |field|² of one ON feature is twice the variance of an entry: two quadratures
-        self._amplitude = math.sqrt(signal_e / (2 * VARIANCE))
+        self._amplitude = math.sqrt(signal_e) * self.propagation.feature_amplitude
+        shape = self.info.image_shape
+        maps = self.parameters.camera.maps(self.seed, math.prod(shape), exposure_us)
+        self._pixels = Pixels(self._laser.reference_profile(shape), maps)
 
     @property
     def frame_time_us(self) -> float:
@@ -214,48 +193,95 @@ class EmulatedBench:
         if at is None:
             at = FrameStamp(0, self._next_frame)
             self._next_frame += len(frames)
-        waves = self._reference(phases, len(frames)) if reference else np.zeros((len(frames), 2))
+        setting = self._setting(phases, len(frames), reference, at)
         if not self._camera_on_gpu:
-            return self._take(frames, waves, at, np)
+            return self._take(frames, setting, at, np)
         import cupy
 
         with cupy.cuda.Device(self.product.device_id):  # type: ignore[union-attr]
             if is_cupy(frames):
-                return self._take(frames, waves, at, cupy)
-            images: Image = self._take(cupy.asarray(frames), waves, at, cupy).get()  # type: ignore[attr-defined]
+                return self._take(frames, setting, at, cupy)
+            images: Image = self._take(cupy.asarray(frames), setting, at, cupy).get()  # type: ignore[attr-defined]
             return images
 
-    def _take(self, frames: Any, waves: npt.NDArray[np.float64], at: FrameStamp, arrays: Any) -> Image:
+    def _take(self, frames: Any, setting: "_Setting", at: FrameStamp, arrays: Any) -> Image:
         """Images of checked frames. `arrays` is NumPy or CuPy, whose arrays the frames and the images are."""
-        fresh = np.ones(len(frames), bool)
-        if len(frames) > 1:
-            changed = (frames[1:] != frames[:-1]).any(axis=1)
-            fresh[1:] = changed.get() if self._camera_on_gpu else changed
-        numbers = at.first_frame + np.arange(len(frames), dtype=np.uint64)[:, None]
-        requested = Frames(
-            pattern=np.cumsum(fresh) - 1,
-            reference=waves,
-            noise_key=derive_key(self.seed, _NOISE, at.stream, numbers),
-        )
         rows, columns = self.info.image_shape
         images = arrays.empty((len(frames), rows * columns), self.parameters.camera.image_dtype)
-
-        def take(first_pattern: int, first_row: int, field: Any) -> None:
-            which, shown = requested.of_patterns(first_pattern, first_pattern + len(field))
-            if is_cupy(field) and not self._camera_on_gpu:
-                field = field.get()
-            part = images[int(which.start) : int(which.stop)]
-            self.exposure(field, shown, self._amplitude, first_row // 2, part)
-
-        self.product.stream(frames[arrays.asarray(np.flatnonzero(fresh))], take)
+        for medium in np.unique(setting.medium):  # frames in time order: those of one medium are neighbours
+            first, stop = np.searchsorted(setting.medium, (medium, medium + 1))
+            part = slice(int(first), int(stop))
+            stamp = replace(at, first_frame=at.first_frame + part.start)
+            patterns = self._patterns(frames[part], setting.turn is not None)
+            self._take_of_medium(int(medium), frames[part], patterns, setting.part(part), stamp, images[part], arrays)
         shaped: Image = images.reshape(len(frames), rows, columns)
+        camera = self.parameters.camera
+        if camera.dropped_frames:
+            numbers = at.first_frame + np.arange(len(frames), dtype=np.uint64)
+            shaped = shaped[arrays.asarray(camera.arriving(self.seed, at.stream, numbers))]
         return shaped
 
-    def _reference(self, phases: npt.NDArray[np.floating] | None, n_frames: int) -> npt.NDArray[np.float64]:
-        """Quadratures of the reference arm in each frame, in root electrons."""
+    def _patterns(self, frames: Any, drifting: bool) -> npt.NDArray[np.int64]:
+        """Which propagation each frame shows, from 0 on: equal neighbours share one."""
+        fresh = np.zeros(len(frames), np.int64)
+        if drifting and self.propagation.mixes:
+            fresh[1:] = 1
+        elif len(frames) > 1:
+            fresh[1:] = on_host((frames[1:] != frames[:-1]).any(axis=1))
+        return np.cumsum(fresh)
+
+    def _take_of_medium(
+        self,
+        medium: int,
+        frames: Any,
+        patterns: npt.NDArray[np.int64],
+        setting: "_Setting",
+        at: FrameStamp,
+        images: Any,
+        arrays: Any,
+    ) -> None:
+        """Fill images of neighbouring frames, the medium standing at one matrix or between it and the next."""
+        numbers = at.first_frame + np.arange(len(frames), dtype=np.uint64)[:, None]
+        requested = Frames(
+            pattern=patterns,
+            weights=setting.weights,
+            reference=setting.reference,
+            noise_key=derive_key(self.seed, _NOISE, at.stream, numbers),
+        )
+
+        def take(first_pattern: int, first_pixel: int, light: Light) -> None:
+            which, shown = requested.of_patterns(first_pattern, first_pattern + len(light.field))
+            part = images[int(which.start) : int(which.stop)]
+            self.exposure(light, shown, self._pixels, first_pixel, part)
+
+        which = np.unique(patterns, return_index=True)[1]
+        chosen = frames[arrays.asarray(which)]
+        turn = None if setting.turn is None else setting.turn[which]
+        self.propagation.stream(chosen, medium, turn, take)
+
+    def _setting(
+        self, phases: npt.NDArray[np.floating] | None, n_frames: int, reference: bool, at: FrameStamp
+    ) -> "_Setting":
+        """What laser, medium and reference arm do in each frame."""
+        require(at.time_s is None or 0 <= at.time_s < math.inf, "time_s", at.time_s, "a finite number ≥ 0, seconds")
+        medium, frame_time_s = self.parameters.medium, self.frame_time_us * 1e-6
+        numbers = at.first_frame + np.arange(n_frames, dtype=np.uint64)
+        power = np.sqrt(self._laser.power(self.seed, at.stream, numbers))
+        # from the number of each frame, not from that of the first: the same to the bit in any split of a request
+        since = numbers if at.time_s is None else np.arange(n_frames)
+        time_s = (at.time_s or 0.0) + since.astype(np.float64) * frame_time_s
+        number, turn = medium.mixture(time_s)
+        amplitude = self._amplitude * power
+        weights = np.stack([amplitude, np.zeros(n_frames)], axis=1)
+        if not medium.frozen and not self.propagation.mixes:
+            weights = amplitude[:, None] * np.stack([np.cos(turn), np.sin(turn)], axis=1)
         angle = np.zeros(n_frames) if phases is None else np.asarray(phases, np.float64)
+        angle = angle * (1 + self._laser.phase_step_error)
+        drift = medium.phase_rad(self.seed, at.stream, numbers, time_s)
         # π/2 has no exact binary form: rounding at 1e-15 makes quarter turns exactly 0 or ±1
-        return math.sqrt(self.reference_e) * np.round(np.stack([np.cos(angle), np.sin(angle)], axis=1), 15)
+        wave = np.round(np.stack([np.cos(angle - drift), np.sin(angle - drift)], axis=1), 15)
+        level = math.sqrt(self.reference_e * (1 + self._laser.reference_error)) if reference else 0.0
+        return _Setting(number, None if medium.frozen else turn, weights, level * power[:, None] * wave)
 
     def _check(self, frames: npt.NDArray[np.uint8], phases: npt.NDArray[np.floating] | None) -> None:
         n = self.info.n_frame_inputs
@@ -276,3 +302,20 @@ class EmulatedBench:
                 f"a floating-point array of shape ({len(frames)},)",
             )
             require(bool(np.isfinite(phases).all()), "phases", "NaN or infinity", "finite, in radians")
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What happens in each frame of a request."""
+
+    medium: npt.NDArray[np.int64]
+    """(frames,) number of the matrix that the medium comes from; never decreasing."""
+    turn: npt.NDArray[np.float64] | None
+    """(frames,) angle by which it has turned towards the next; None: it stands."""
+    weights: npt.NDArray[np.float64]
+    reference: npt.NDArray[np.float64]
+    """These two: see `Frames`."""
+
+    def part(self, frames: slice) -> "_Setting":
+        turn = None if self.turn is None else self.turn[frames]
+        return _Setting(self.medium[frames], turn, self.weights[frames], self.reference[frames])

@@ -69,41 +69,85 @@ def _standard_normal(word: np.uint32) -> np.float32:
 
 @compiled
 def expose(
-    field: npt.NDArray[np.int32],
+    field: npt.NDArray[Any],
+    second: Any,
     pattern: npt.NDArray[np.int64],
-    amplitude: np.float32,
+    weights: Floats,
     reference: Floats,
+    wave: Any,
+    incoherent: Any,
     noise_low: Words,
     noise_high: Words,
     camera: Floats,
+    gain: Any,
+    dark: Any,
     first_pixel: int,
     images: npt.NDArray[Any],
 ) -> None:
     """One image of each frame, for some neighbouring pixels.
 
+    What is None is compiled away: an effect that is off costs nothing.
+
     Args:
-        field: int32 (patterns, 2 · pixels), the two quadratures of each pixel's mode.
-        pattern: (frames,) row of `field` that each frame shows.
-        amplitude: root electrons per unit of the field.
+        field: int32 or float32 (patterns, 2 · pixels), the two quadratures of each pixel.
+        second: the same for the other of two media that this one is a mixture of; None: it is not.
+        pattern: (frames,) row of the fields that each frame shows.
+        weights: (frames, 2) root electrons per unit of each field.
         reference: (frames, 2), quadratures of the reference arm, root electrons.
+        wave: (2, pixels of an image), real and imaginary part of the reference arm's profile on the camera; None: 1.
+        incoherent: (patterns, pixels), intensity that does not interfere, units of the first field squared; None: 0.
         noise_low: (frames,) low half of each frame's noise key.
         noise_high: (frames,) high half.
-        camera: float32 (5,): 1 with shot noise or 0, variance of the read noise, full well (all electrons), gain,
-            largest number of the converter.
+        camera: float32 (6,): 1 with shot noise or 0, variance of the read noise, full well (all electrons), gain, black
+            level, largest number of the converter.
+        gain: (pixels of an image,) relative response of each pixel; None: 1.
+        dark: (2, pixels of an image), dark signal of each pixel, electrons, with shot noise and without; None: 0.
         first_pixel: number, in the image, of the first pixel.
         images: uint8 or uint16 (frames, pixels of an image), filled from `first_pixel` on.
     """
-    shot, read_variance, full_well, gain, top = camera[0], camera[1], camera[2], camera[3], camera[4]
+    shot, read_variance, full_well, gain_dn, black, top = (
+        camera[0],
+        camera[1],
+        camera[2],
+        camera[3],
+        camera[4],
+        camera[5],
+    )
+    n_pixels = field.shape[1] // 2
+    if wave is not None:
+        u, v = wave[0, first_pixel:], wave[1, first_pixel:]
+    if gain is not None:
+        gains = gain[first_pixel:]
+    if dark is not None:
+        collected, pedestal = dark[0, first_pixel:], dark[1, first_pixel:]
     for frame in range(len(pattern)):
-        quadratures, image = field[pattern[frame]], images[frame, first_pixel:]
+        row = pattern[frame]
+        image = images[frame, first_pixel:]
         in_phase, in_quadrature = reference[frame, 0], reference[frame, 1]
+        weight, second_weight = weights[frame, 0], weights[frame, 1]
         low, high = noise_low[frame], noise_high[frame]
-        for pixel in range(field.shape[1] // 2):
-            re = fma(_f(quadratures[2 * pixel]), amplitude, in_phase)
-            im = fma(_f(quadratures[2 * pixel + 1]), amplitude, in_quadrature)
+        for pixel in range(n_pixels):
+            re, im = in_phase, in_quadrature
+            if wave is not None:
+                re = fma(in_phase, u[pixel], -(in_quadrature * v[pixel]))
+                im = fma(in_phase, v[pixel], in_quadrature * u[pixel])
+            re = fma(_f(field[row, 2 * pixel]), weight, re)
+            im = fma(_f(field[row, 2 * pixel + 1]), weight, im)
+            if second is not None:
+                re = fma(_f(second[row, 2 * pixel]), second_weight, re)
+                im = fma(_f(second[row, 2 * pixel + 1]), second_weight, im)
             mean_e = fma(re, re, im * im)
+            if incoherent is not None:
+                mean_e = fma(incoherent[row, pixel], weight * weight, mean_e)
+            if gain is not None:
+                mean_e = mean_e * gains[pixel]
+            if dark is not None:
+                mean_e = mean_e + collected[pixel]
             z = _standard_normal(_hash(_u(_u(first_pixel) + _u(pixel)), low, high))
-            electrons = fma(z, square_root(fma(mean_e, shot, read_variance)), mean_e)
-            level = (electrons if electrons < full_well else full_well) * gain
+            variance = fma(mean_e if mean_e > _ZERO else _ZERO, shot, read_variance)
+            electrons = fma(z, square_root(variance), mean_e)
+            if dark is not None:
+                electrons = electrons + pedestal[pixel]
+            level = (electrons if electrons < full_well else full_well) * gain_dn + black
             level = level if level > _ZERO else _ZERO
             image[pixel] = _i(nearest(level if level < top else top))

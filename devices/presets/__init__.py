@@ -1,7 +1,7 @@
 """Presets of emulated benches: named YAML files, one number a line, each with its unit and source.
 
-A preset has the sections of `optical_dfa.emulator.BenchParameters`, and may have a section `readout`; without one it is
-four-step phase stepping. Overrides change single values of it.
+A preset has the sections of `optical_dfa.emulator.BenchParameters`; one that is left out is off. It may have a section
+`readout`; without one it is four-step phase stepping. Overrides change single values of it.
 """
 
 import json
@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from optical_dfa.devices.errors import InvalidConfig
 from optical_dfa.devices.faults import Fault, listed, nearest, validation_faults
+from optical_dfa.devices.presets.summary import summary
 from optical_dfa.devices.readouts.settings import PhaseSteppingSettings, ReadoutSettings, readout_settings
 from optical_dfa.emulator import BenchParameters
 
@@ -29,6 +30,10 @@ class Preset:
     description: str
     bench: BenchParameters
     readout: ReadoutSettings = field(default_factory=PhaseSteppingSettings)
+
+    def summary(self) -> str:
+        """Description and every value that is on, a line each, with its unit."""
+        return f"{self.name}: {self.description}\n{summary(self.bench)}"
 
 
 def preset_names() -> list[str]:

@@ -35,9 +35,9 @@ def four_step_kernels(bench: "EmulatedBench", patterns: npt.NDArray[np.uint8]) -
     reference = turns * np.float32(light.reference_e**0.5)
     low, high = (half[:, 0] for half in derive_key(0, np.arange(4 * n_patterns, dtype=np.uint64)[:, None]))
     top = 2 ** (camera.adc_bits or 0) - 1
-    constants = [camera.shot_noise, camera.read_noise_e**2, camera.full_well_e, camera.gain_dn_per_e, top]
+    constants = [camera.shot_noise, camera.read_noise_e**2, camera.full_well_e, camera.gain_dn_per_e, 0, top]
     settings = np.array(constants, np.float32)
-    amplitude_e = np.float32(math.sqrt(light.signal_e_per_feature / (2 * VARIANCE)))
+    weights = np.full((4 * n_patterns, 2), math.sqrt(light.signal_e_per_feature / (2 * VARIANCE)), np.float32)
     shown = np.arange(4 * n_patterns) // 4
     images = np.empty((4 * n_patterns, n_pixels), camera.image_dtype)
     amplitude = np.empty((n_patterns, 2 * n_pixels), np.float32)
@@ -46,8 +46,8 @@ def four_step_kernels(bench: "EmulatedBench", patterns: npt.NDArray[np.uint8]) -
     def take(first_pattern: int, first_row: int, field: npt.NDArray[np.int32]) -> None:
         which = slice(4 * first_pattern, 4 * (first_pattern + len(field)))
         expose(
-            *(field, shown[: 4 * len(field)], amplitude_e, reference[which], low[which], high[which]),
-            *(settings, first_row // 2, images[which]),
+            *(field, None, shown[: 4 * len(field)], weights[which], reference[which], None, None),
+            *(low[which], high[which], settings, None, None, first_row // 2, images[which]),
         )
 
     def call() -> Amplitude:

@@ -47,7 +47,7 @@ def measured(signal_e: float, reference_e: float) -> tuple[float, float]:
     pixels = math.prod(bench.info.image_shape)
     field = np.rint(np.random.default_rng(1).standard_normal((1, 2 * pixels)) * VARIANCE**0.5).astype(np.int32)
     one_feature_on = SimpleNamespace(stream=lambda frames, consume: consume(0, 0, field))
-    bench.product = one_feature_on  # type: ignore[assignment]
+    bench.propagation.product = one_feature_on  # type: ignore[assignment]
     reading = PhaseStepping(bench, reference_e).read(np.ones((1, 1), np.uint8), FrameStamp(0, 0))
     exact = field * math.sqrt(signal_e / (2 * VARIANCE))
     return power_ratio_db(exact, reading.amplitude - exact), reading.saturated_pixels / reading.pixel_readings

@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 from optical_dfa.devices import InvalidConfig, load_preset, make_device, preset_names
-from optical_dfa.emulator import BenchParameters
+from optical_dfa.emulator import BenchParameters, Camera
+
+CAMERA_OFF = Camera(shot_noise=False, read_noise_e=0.0, full_well_e=math.inf, gain_dn_per_e=1.0, adc_bits=None)
 
 # the end of a name states the unit with which the comment of its number must begin
 UNITS = {
@@ -23,6 +25,11 @@ UNITS = {
     "_dn_per_e": "DN/e-",
     "_us": "us",
     "_w": "W",
+    "_e_per_s": "e-/s",
+    "dsnu_e": "e-",
+    "_level_dn": "DN",
+    "_tau_s": "s",
+    "_rad": "rad",
 }
 
 
@@ -40,7 +47,7 @@ def text(preset: str) -> str:
 
 
 def test_names() -> None:
-    assert preset_names() == ["ideal", "phase-stepping"]
+    assert preset_names() == ["ideal", "lab-bench", "lighton-aurora", "phase-stepping", "worst-case"]
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -49,13 +56,18 @@ def test_a_preset_is_what_its_file_says(name: str) -> None:
     content: dict[str, Any] = yaml.safe_load(text(name))
     assert (preset.name, preset.description) == (name, content.pop("description"))
     assert preset.description
-    assert dataclasses.asdict(preset.bench) == content
+    assert {section: content[section].keys() for section in ("photometry", "apparatus")} == {
+        section: dataclasses.asdict(getattr(preset.bench, section)).keys() for section in ("photometry", "apparatus")
+    }
+    off = BenchParameters(preset.bench.photometry, CAMERA_OFF, preset.bench.apparatus)
+    written = {f"{section}.{key}": value for section, part in content.items() for key, value in part.items()}
+    assert values(preset.bench) == {**values(off), **written}
 
 
 @pytest.mark.parametrize("name", preset_names())
 def test_every_number_has_its_unit_and_source(name: str) -> None:
     lines = [line for line in text(name).splitlines() if re.search(r":\s+(-?[\d.]|null|\.inf)", line)]
-    assert len(lines) == 11  # twelve values, less shot_noise, which is no number
+    assert len(lines) >= 11
     for line in lines:
         key, comment = line.split(":")[0].strip(), line.partition("#")[2].strip()
         assert comment, line
@@ -66,8 +78,10 @@ def test_every_number_has_its_unit_and_source(name: str) -> None:
 
 def test_numbers_of_phase_stepping() -> None:
     """The machine, the camera and the working point of the vendor's software and of arXiv 2409.12965."""
-    found = values(load_preset("phase-stepping").bench)
-    assert found == {
+    bench = load_preset("phase-stepping").bench
+    off = BenchParameters(bench.photometry, CAMERA_OFF, bench.apparatus)
+    found = values(bench)
+    assert found == values(off) | {
         "photometry.signal_e_per_feature": 250.0,
         "photometry.reference_e": 1500.0,
         "photometry.exposure_us": 400.0,
@@ -103,6 +117,15 @@ def test_the_ideal_preset_has_nothing_switched_on() -> None:
         (
             {"photometry": {"reference_e": 2e3}, "apparatus": {"power_w": 1}},
             {"photometry.reference_e": 2000.0, "apparatus.power_w": 1.0},
+        ),
+        (
+            {
+                "dmd": {"contrast": 50},
+                "medium": {"piston_walk_rad": 3},
+                "laser": {"tilt_x": 0.25},
+                "grain": {"size_px": 4},
+            },
+            {"dmd.contrast": 50.0, "medium.piston_walk_rad": 3.0, "laser.tilt_x": 0.25, "grain.size_px": 4.0},
         ),
     ],
 )
@@ -141,8 +164,12 @@ def faults(name: str, overrides: Mapping[str, Any]) -> list[str]:
     return found
 
 
-CAMERA = "shot_noise, read_noise_e, full_well_e, gain_dn_per_e, adc_bits"
-SECTIONS = "photometry, camera, apparatus"
+CAMERA = (
+    "shot_noise, read_noise_e, full_well_e, gain_dn_per_e, adc_bits, quantum_efficiency, poisson_below_e, "
+    "dark_current_e_per_s, prnu, dsnu_e, black_level_dn, dead_pixels, hot_pixels, hot_e_per_s, "
+    "dropped_frames"
+)
+SECTIONS = "photometry, camera, apparatus, dmd, medium, laser, grain"
 
 
 @pytest.mark.parametrize(
@@ -171,6 +198,21 @@ SECTIONS = "photometry, camera, apparatus"
             "photometry: exposure_us must be a finite number > 0; got nan",
         ),
         ({"apparatus": 4}, "apparatus: input should be an object; got 4"),
+        (
+            {"dmd": {"contrst": 9.0}},
+            "dmd.contrst: unknown key. Did you mean 'contrast'? Known here: contrast, padding, envelope_waist",
+        ),
+        ({"dmd": {"contrast": 1}}, "dmd: contrast must be a ratio > 1, or .inf; got 1.0"),
+        (
+            {"medium": {"vibration_rad": -1}},
+            "medium: vibration_rad must be a finite number ≥ 0, radians; got -1.0",
+        ),
+        ({"laser": {"tilt_x": 0.6}}, "laser: tilt_x must be from -0.5 to 0.5 cycles per pixel; got 0.6"),
+        (
+            {"grain": {"size_px": 0.9}},
+            "grain: size_px must be 1/√M with a whole number M of modes a pixel, or at least 1; got 0.9",
+        ),
+        ({"grain": {"pupil": "round"}}, "grain.pupil: must be one of circular, square; got 'round'."),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
 )
@@ -198,16 +240,19 @@ def test_all_faults_are_reported_at_once() -> None:
     }
 
 
+KNOWN = "ideal, lab-bench, lighton-aurora, phase-stepping, worst-case"
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         (
             "phase-steping",
-            "unknown preset 'phase-steping'. Did you mean 'phase-stepping'? Known: ideal, phase-stepping",
+            f"unknown preset 'phase-steping'. Did you mean 'phase-stepping'? Known: {KNOWN}",
         ),
-        ("qqq", "unknown preset 'qqq'. Known: ideal, phase-stepping"),
-        ("../presets/ideal", "unknown preset '../presets/ideal'. Known: ideal, phase-stepping"),
-        (3, "unknown preset 3. Known: ideal, phase-stepping"),
+        ("qqq", f"unknown preset 'qqq'. Known: {KNOWN}"),
+        ("../presets/ideal", f"unknown preset '../presets/ideal'. Known: {KNOWN}"),
+        (3, f"unknown preset 3. Known: {KNOWN}"),
     ],
 )
 def test_an_unknown_preset_is_refused_by_name(name: Any, message: str) -> None:
@@ -215,3 +260,52 @@ def test_an_unknown_preset_is_refused_by_name(name: Any, message: str) -> None:
         with pytest.raises(InvalidConfig) as error:
             call()
         assert str(error.value).endswith(message)
+
+
+def test_a_summary_says_what_is_on() -> None:
+    preset = load_preset("ideal", {"camera": {"dsnu_e": 3.0}, "medium": {"decorrelation_tau_s": 1e5}})
+    assert (
+        preset.summary()
+        == """ideal: noiseless; returns the exact product bit for bit through frames, images and readout
+photometry.signal_e_per_feature  3,859.09375 e-/px/exposure
+photometry.reference_e           16,777,216 e-/px/exposure
+photometry.exposure_us           400 us
+camera.gain_dn_per_e             1 DN/e-
+camera.dsnu_e                    3 e-
+apparatus.dmd_mirrors            1,039,680
+apparatus.camera_pixels          2,219,520
+apparatus.min_frame_time_us      500 us
+apparatus.power_w                30 W
+medium.decorrelation_tau_s       100,000 s"""
+    )
+    everything = {"dmd": {"padding": True}, "laser": {"reference_waist": 2}, "grain": {"size_px": 0.5}}
+    lines = load_preset("phase-stepping", everything).summary().splitlines()
+    assert [" ".join(line.split()) for line in lines[-3:]] == [
+        "dmd.padding on",
+        "laser.reference_waist 2 half widths of the image",
+        "grain.size_px 0.5 px",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"grain": {"size_px": 2.0}}, "grain.size_px must be at most 1 pixel"),
+        ({"laser": {"tilt_y": 0.1}}, "laser.tilt_x, laser.tilt_y must be 0"),
+        (
+            {"dmd": {"contrast": 10.0}, "readout": {"kind": "anchored"}},
+            "dmd, grain must be off for the anchored readout",
+        ),
+        (
+            {"grain": {"size_px": 0.5}, "readout": {"kind": "anchored"}},
+            "dmd, grain must be off for the anchored readout",
+        ),
+        (
+            {"laser": {"signal_waist": 2.0}, "readout": {"kind": "anchored"}},
+            "laser.signal_waist must be off for the anch",
+        ),
+    ],
+)
+def test_a_bench_that_the_readout_cannot_read_is_refused(sections: Mapping[str, Any], message: str) -> None:
+    with pytest.raises(InvalidConfig, match=re.escape(message)):
+        make_device("emulator", n_inputs=4, n_outputs=6, **sections)

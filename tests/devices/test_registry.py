@@ -101,6 +101,10 @@ def test_available_devices() -> None:
         "photometry",
         "camera",
         "apparatus",
+        "dmd",
+        "medium",
+        "laser",
+        "grain",
     )
 
 

@@ -14,7 +14,7 @@ from fake_cupy import Fake, installed
 
 from optical_dfa.devices.presets import load_preset
 from optical_dfa.emulator import Camera, EmulatedBench, FrameStamp
-from optical_dfa.emulator.exposure import Frames, NumpyExposure, make_exposure
+from optical_dfa.emulator.exposure import Frames, Light, NumpyExposure, Pixels, make_exposure
 from optical_dfa.emulator.hashing import derive_key
 from optical_dfa.emulator.numba_support import why_unavailable
 
@@ -40,16 +40,19 @@ def cupy(kind: str) -> Iterator[Any]:
         yield module
 
 
-def frames_of(pattern: npt.ArrayLike, reference: npt.NDArray[np.float64], seed: int = 0) -> Frames:
+def frames_of(
+    pattern: npt.ArrayLike, reference: npt.NDArray[np.float64], seed: int = 0, amplitude: float = 0.03
+) -> Frames:
     shown = np.asarray(pattern, np.int64)
-    return Frames(shown, reference, derive_key(seed, np.arange(len(shown), dtype=np.uint64)[:, None]))
+    weights = np.full((len(shown), 2), amplitude)
+    return Frames(shown, weights, reference, derive_key(seed, np.arange(len(shown), dtype=np.uint64)[:, None]))
 
 
-def on_gpu(cupy: Any, camera: Camera, field: Any, frames: Frames, amplitude: float) -> Any:
-    exposure = make_exposure(camera, "cupy", threaded=False)
+def on_gpu(cupy: Any, camera: Camera, field: Any, frames: Frames) -> Any:
+    exposure = make_exposure(camera, "cupy", threaded=False, plain=True)
     assert exposure.backend == "cupy"
     images = cupy.zeros((len(frames.pattern), field.shape[1] // 2), camera.image_dtype)
-    exposure(cupy.asarray(field), frames, amplitude, 0, images)
+    exposure(Light(cupy.asarray(field)), frames, Pixels(), 0, images)
     return images.get()
 
 
@@ -61,14 +64,14 @@ def test_images_are_those_of_numba_and_of_numpy(camera: Camera, cupy: Any) -> No
     field = np.rint(generator.standard_normal((10, 20_000)) * 500).astype(np.int32)
     angle = np.arange(40) * 0.7
     frames = frames_of(np.arange(40) // 4, 1500**0.5 * np.stack([np.cos(angle), np.sin(angle)], axis=1))
-    found = on_gpu(cupy, camera, field, frames, 0.03)
+    found = on_gpu(cupy, camera, field, frames)
     numpy, numba = np.zeros_like(found), np.zeros_like(found)
-    NumpyExposure(camera)(field, frames, 0.03, 0, numpy)
+    NumpyExposure(camera)(Light(field), frames, Pixels(), 0, numpy)
     assert len(np.unique(numpy)) > 50
     difference = np.abs(found.astype(int) - numpy)
     assert difference.max() <= 1
     assert np.mean(difference) < 1e-4
-    make_exposure(camera, "numba", threaded=False)(field, frames, 0.03, 0, numba)
+    make_exposure(camera, "numba", threaded=False, plain=True)(Light(field), frames, Pixels(), 0, numba)
     if HAS_NUMBA:
         np.testing.assert_array_equal(found, numba)
 
@@ -81,10 +84,10 @@ def test_fields_of_any_size(cupy: Any) -> None:
         np.int32
     )
     field[0, :4] = [2**31 - 1, -(2**31), 0, 0]
-    frames = frames_of([0, 1], np.array([[0.0, 0.0], [27.0, -27.0]]))
-    found = on_gpu(cupy, NOISY, field, frames, 1.0)
+    frames = frames_of([0, 1], np.array([[0.0, 0.0], [27.0, -27.0]]), amplitude=1.0)
+    found = on_gpu(cupy, NOISY, field, frames)
     expected = np.zeros_like(found)
-    make_exposure(NOISY, "numba", threaded=False)(field, frames, 1.0, 0, expected)
+    make_exposure(NOISY, "numba", threaded=False, plain=True)(Light(field), frames, Pixels(), 0, expected)
     assert found[0, 0] == 255
     assert np.abs(found.astype(int) - expected).max() <= LARGEST_DIFFERENCE
 
@@ -95,23 +98,28 @@ def test_parts_of_an_image(cupy: Any) -> None:
     generator = np.random.default_rng(5)
     field = np.rint(generator.standard_normal((3, 2 * 333)) * 500).astype(np.int32)
     frames = frames_of(np.arange(9) // 3, generator.standard_normal((9, 2)) * 27)
-    whole = on_gpu(cupy, NOISY, field, frames, 0.03)
-    exposure, images, fields = make_exposure(NOISY, "cupy", False), cupy.zeros((9, 333), np.uint8), cupy.asarray(field)
+    whole = on_gpu(cupy, NOISY, field, frames)
+    exposure, images, fields = (
+        make_exposure(NOISY, "cupy", False, True),
+        cupy.zeros((9, 333), np.uint8),
+        cupy.asarray(field),
+    )
     for first, stop in itertools.pairwise([0, 1, 40, 257, 333]):
         for pattern in range(3):
             which, some = frames.of_patterns(pattern, pattern + 1)
-            exposure(fields[pattern : pattern + 1, 2 * first : 2 * stop], some, 0.03, first, images[which])
+            light = Light(fields[pattern : pattern + 1, 2 * first : 2 * stop])
+            exposure(light, some, Pixels(), first, images[which])
     np.testing.assert_array_equal(images.get(), whole)
 
 
 @every_cupy
 def test_more_frames_than_a_grid_has_rows(cupy: Any) -> None:
     frames = frames_of(np.zeros(70_000, int), np.full((70_000, 2), 20.0))
-    found = on_gpu(cupy, NOISY, np.zeros((1, 4), np.int32), frames, 1.0)
+    found = on_gpu(cupy, NOISY, np.zeros((1, 4), np.int32), frames)
     last = frames_of([0], np.full((1, 2), 20.0))
     for number in (0, 65_535, 69_999):
         low, high = (half[number : number + 1] for half in frames.noise_key)
-        alone = on_gpu(cupy, NOISY, np.zeros((1, 4), np.int32), dataclasses.replace(last, noise_key=(low, high)), 1.0)
+        alone = on_gpu(cupy, NOISY, np.zeros((1, 4), np.int32), dataclasses.replace(last, noise_key=(low, high)))
         np.testing.assert_array_equal(found[number], alone[0])
 
 

@@ -15,7 +15,7 @@ import pytest
 from scipy import special, stats
 
 from optical_dfa.emulator import Camera
-from optical_dfa.emulator.exposure import Exposure, Frames, NumpyExposure, make_exposure
+from optical_dfa.emulator.exposure import Exposure, Frames, Light, NumpyExposure, Pixels, make_exposure
 from optical_dfa.emulator.hashing import derive_key, hash_words
 from optical_dfa.emulator.numba_support import why_unavailable
 
@@ -24,22 +24,23 @@ NOISY = Camera(shot_noise=True, read_noise_e=13.0, full_well_e=10_000.0, gain_dn
 
 
 def compiled(camera: Camera, threaded: bool = True) -> Exposure:
-    exposure = make_exposure(camera, "auto", threaded)
+    exposure = make_exposure(camera, "auto", threaded, plain=True)
     assert exposure.backend == ("numba" if why_unavailable(("fma",)) is None else "numpy")
     return exposure
 
 
-def frames_of(pattern: npt.ArrayLike, reference: npt.ArrayLike | None = None, seed: int = 0) -> Frames:
+def frames_of(
+    pattern: npt.ArrayLike, reference: npt.ArrayLike | None = None, seed: int = 0, amplitude: float = 0.03
+) -> Frames:
     shown = np.asarray(pattern, np.int64)
     wave = np.zeros((len(shown), 2)) if reference is None else np.asarray(reference, np.float64)
-    return Frames(shown, wave, derive_key(seed, np.arange(len(shown), dtype=np.uint64)[:, None]))
+    weights = np.full((len(shown), 2), amplitude)
+    return Frames(shown, weights, wave, derive_key(seed, np.arange(len(shown), dtype=np.uint64)[:, None]))
 
 
-def images_of(
-    exposure: Exposure, camera: Camera, field: npt.NDArray[np.int32], frames: Frames, amplitude: float = 1.0
-) -> npt.NDArray[Any]:
+def images_of(exposure: Exposure, camera: Camera, field: npt.NDArray[np.int32], frames: Frames) -> npt.NDArray[Any]:
     images = np.zeros((len(frames.pattern), field.shape[1] // 2), camera.image_dtype)
-    exposure(field, frames, amplitude, 0, images)
+    exposure(Light(field), frames, Pixels(), 0, images)
     return images
 
 
@@ -67,8 +68,8 @@ def test_images_are_those_of_numpy(camera: Camera) -> None:
     field = np.rint(generator.standard_normal((10, 50_000)) * 500).astype(np.int32)
     angle = np.arange(40) * 0.7
     frames = frames_of(np.arange(40) // 4, 1500**0.5 * np.stack([np.cos(angle), np.sin(angle)], axis=1))
-    numpy = images_of(NumpyExposure(camera), camera, field, frames, 0.03)
-    found = images_of(compiled(camera), camera, field, frames, 0.03)
+    numpy = images_of(NumpyExposure(camera), camera, field, frames)
+    found = images_of(compiled(camera), camera, field, frames)
     assert found.dtype == numpy.dtype
     assert len(np.unique(numpy)) > 50
     difference = np.abs(found.astype(int) - numpy)
@@ -127,7 +128,7 @@ def test_a_saturated_pixel_reads_the_saturation_number(bits: int, full_well_e: f
 def test_the_largest_fields_saturate() -> None:
     """Both ends of int32: the intensity stays finite in float32."""
     field = np.array([[2**31 - 1, -(2**31), 0, 0]], np.int32)
-    found = images_of(compiled(NOISY), NOISY, field, frames_of([0]))
+    found = images_of(compiled(NOISY), NOISY, field, frames_of([0], amplitude=1.0))
     assert found[0, 0] == 255
     assert found[0, 1] < 5
 
@@ -138,16 +139,17 @@ def test_pixels_do_not_depend_on_their_neighbours(threaded: bool) -> None:
     generator = np.random.default_rng(5)
     field = np.rint(generator.standard_normal((3, 2 * 333)) * 500).astype(np.int32)
     frames = frames_of(np.arange(9) // 3, generator.standard_normal((9, 2)) * 27)
-    whole = images_of(compiled(NOISY), NOISY, field, frames, 0.03)
+    whole = images_of(compiled(NOISY), NOISY, field, frames)
     for cuts in ([0, 1, 333], [0, 7, 40, 41, 333], [0, 160, 177, 333], [0, 100, 200, 300, 333]):
         images = np.zeros_like(whole)
         for first, stop in itertools.pairwise(cuts):
-            compiled(NOISY, threaded)(np.ascontiguousarray(field[:, 2 * first : 2 * stop]), frames, 0.03, first, images)
+            light = Light(np.ascontiguousarray(field[:, 2 * first : 2 * stop]))
+            compiled(NOISY, threaded)(light, frames, Pixels(), first, images)
         np.testing.assert_array_equal(images, whole)
     for first in range(9):
         which, some = frames.of_patterns(first // 3, first // 3 + 1)
         images = np.zeros_like(whole[which])
-        compiled(NOISY, threaded)(field[first // 3 : first // 3 + 1], some, 0.03, 0, images)
+        compiled(NOISY, threaded)(Light(field[first // 3 : first // 3 + 1]), some, Pixels(), 0, images)
         np.testing.assert_array_equal(images, whole[which])
 
 

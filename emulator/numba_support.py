@@ -41,9 +41,16 @@ def instruction_set() -> str:
     return next((name for name in faster if why_unavailable(INSTRUCTION_SETS[name]) is None), last)
 
 
-def why_no_product() -> str | None:
-    """Why the exact product cannot run on Numba here, with any instruction set; None if it can."""
-    return why_unavailable(INSTRUCTION_SETS[instruction_set()])
+def why_no_product(ternary: bool = True) -> str | None:
+    """Why the exact product cannot run on Numba here, with any instruction set; None if it can.
+
+    Args:
+        ternary: of vectors of -1, 0 and 1. False: of larger numbers too, which AVX2 alone would saturate (`avx2`).
+    """
+    chosen = instruction_set()
+    if chosen == "AVX2" and not ternary:
+        return "AVX2 multiplies ternary vectors alone, and these hold the illumination of the DMD"
+    return why_unavailable(INSTRUCTION_SETS[chosen])
 
 
 def _cpu_features() -> set[str]:

@@ -25,6 +25,7 @@ def make_product(
     seed: int,
     memory_budget_bytes: int | None = None,
     backend: Backend = "auto",
+    ternary: bool = True,
 ) -> Product:
     """Exact products T·x of one transmission matrix; the integers do not depend on the backend.
 
@@ -36,6 +37,8 @@ def make_product(
             never stores it. None: 1 GiB of main memory, or half of the free memory of a GPU.
         backend: `auto`: Numba if it can run here and the matrix is not small, otherwise NumPy; `numpy`; `numba`;
             `cupy`: on a GPU, only when asked for (docs/decisions/0004-cupy-product.md).
+        ternary: vectors will hold -1, 0 and 1 alone. False: whole numbers up to ±63, which Numba cannot multiply
+            exactly on CPUs with AVX2 alone.
 
     Returns:
         A product; its `plan` says what was chosen and why.
@@ -52,13 +55,15 @@ def make_product(
     if memory_budget_bytes is None:
         memory_budget_bytes = DEFAULT_MEMORY_BUDGET_BYTES
     if backend == "numba":
+        if not ternary and (lack := why_no_product(ternary)) is not None:
+            raise ValueError(f"backend 'numba' cannot be used: {lack}; take backend 'auto' or 'numpy'")
         return NumbaProduct(n_inputs, n_outputs, seed, memory_budget_bytes)
     numpy = NumpyProduct(n_inputs, n_outputs, seed, memory_budget_bytes)
     if backend == "numpy":
         reason = "NumPy was asked for"
     elif numpy.plan.storage == "stored" and numpy.plan.stored_bytes <= SMALL_ENTRIES:
         reason = f"NumPy is faster up to {SMALL_ENTRIES:,} entries"
-    elif (lack := why_no_product()) is not None:
+    elif (lack := why_no_product(ternary)) is not None:
         reason = f"NumPy because {lack}"
     else:
         return NumbaProduct(n_inputs, n_outputs, seed, memory_budget_bytes)

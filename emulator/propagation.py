@@ -228,4 +228,5 @@ class Propagation:
         if medium:
             low, high = derive_key(self._seed, _MEDIUM, medium)
             seed = int(low[0]) | int(high[0]) << 32
-        return make_product(n_inputs, 2 * self.n_modes, seed, self._budget, self._backend)
+        ternary = self._levels is None
+        return make_product(n_inputs, 2 * self.n_modes, seed, self._budget, self._backend, ternary)

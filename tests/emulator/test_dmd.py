@@ -5,11 +5,13 @@ import math
 import numpy as np
 import pytest
 from effect_bench import SIGNAL_E, fields, make_bench, random_frames, transmission
+from fresh import interpreter
 from scipy import stats
 
-from optical_dfa.emulator import Dmd, reference
+from optical_dfa.emulator import Dmd, make_product, reference
 from optical_dfa.emulator.dmd import ENVELOPE_STEPS
 from optical_dfa.emulator.matrix import TABLE, VARIANCE
+from optical_dfa.emulator.numba_support import why_unavailable
 from optical_dfa.emulator.product import Backend
 
 every_backend = pytest.mark.parametrize("backend", ["numpy", "auto"])
@@ -103,3 +105,33 @@ def test_impossible_values_are_refused(values: dict[str, float], message: str) -
     with pytest.raises(ValueError, match="must be") as error:
         Dmd(**values)  # type: ignore[arg-type]
     assert str(error.value) == message
+
+
+UNEVEN = """
+import numpy as np
+from optical_dfa.emulator import make_product, reference
+vectors = np.full((3, 3000), 63, np.int8)
+product = make_product(3000, 600, 1, ternary=False)
+assert np.array_equal(product(vectors), 63 * reference.product(1, vectors // 63, 600)), "not exact"
+print(product.plan.backend)
+"""
+
+
+def test_an_uneven_beam_is_multiplied_exactly_on_cpus_with_avx2_alone() -> None:
+    """Levels up to 63 would saturate there, silently: NumPy multiplies, and Numba is refused."""
+    if why_unavailable(("avx2",)) is not None:
+        return
+    held = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+avx2"}
+    assert interpreter("-c", UNEVEN, environment=held).split() == ["numpy"]
+    refused = "try: make_product(9, 9, 1, backend='numba', ternary=False)\nexcept ValueError as error: print(error)"
+    program = f"from optical_dfa.emulator import make_product\n{refused}"
+    said = interpreter("-c", program, environment=held)
+    assert said.startswith("backend 'numba' cannot be used: AVX2 multiplies ternary vectors alone")
+
+
+def test_an_uneven_beam_is_multiplied_exactly() -> None:
+    vectors = np.random.default_rng(0).integers(0, ENVELOPE_STEPS + 1, (5, 3001)).astype(np.uint8)
+    entries = reference.matrix(2, 700, 3001).astype(np.int64)
+    for backend in ("auto", "numpy"):
+        product = make_product(3001, 700, 2, backend=backend, ternary=False)
+        np.testing.assert_array_equal(product(vectors), vectors.astype(np.int64) @ entries.T)

@@ -5,7 +5,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,9 @@ from optical_dfa.emulator.checks import require
 from optical_dfa.emulator.cupy_kernels import kernels
 from optical_dfa.emulator.matrix import UNIT, VARIANCE, check_geometry
 from optical_dfa.emulator.product import Backend
+from optical_dfa.emulator.statistical import StatisticalReadout
+
+Fidelity = Literal["frames", "statistical"]
 
 CHUNK_BYTES = 1 << 25
 """Frames, images and amplitudes held at once; larger batches are displayed in parts, to the same result."""
@@ -61,12 +64,16 @@ class EmulatedDevice(ProjectionDevice):
             stay on the GPU, unless the camera has no converter: that one is NumPy's.
         readout: how images become outputs, values of that section to change, for instance `{"steps": 3}` or
             `{"kind": "anchored", "n_anchors": 2}`. What it calibrates is displayed when the device is first opened.
+        fidelity: `frames` computes every image. `statistical` computes one exact product for each vector and draws what
+            the readout makes of its images from their law: the same mean, variance, clipping and common noise, at a
+            fraction of the time (docs/decisions/0006-statistical-fidelity.md). Frames are counted all the same.
         photometry, camera, apparatus, dmd, medium, laser, grain: values of that section of the preset to change, for
             instance `camera={"read_noise_e": 20}`.
 
     Raises:
         ValueError: sizes that the DMD or the camera cannot hold; a bench that the readout cannot read: grain larger
-            than a pixel, a tilted reference arm, and for anchors an uneven beam or a DMD that leaks.
+            than a pixel, a tilted reference arm, and for anchors an uneven beam or a DMD that leaks. With fidelity
+            `statistical` what docs/reference.md lists as not covered.
     """
 
     def __init__(
@@ -79,6 +86,7 @@ class EmulatedDevice(ProjectionDevice):
         stream: int | None = None,
         memory_budget_bytes: int | None = None,
         backend: Backend = "auto",
+        fidelity: Fidelity = "frames",
         readout: Mapping[str, Any] | None = None,
         photometry: Mapping[str, Any] | None = None,
         camera: Mapping[str, Any] | None = None,
@@ -94,6 +102,7 @@ class EmulatedDevice(ProjectionDevice):
         sections |= {"dmd": dmd, "medium": medium, "laser": laser, "grain": grain}
         overrides = {name: values for name, values in sections.items() if values is not None}
         self.preset = load_preset(preset, overrides)
+        _check_fidelity(fidelity, backend, self.preset)
         reads, light = self.preset.readout, self.preset.bench.photometry
         n_frame_inputs, n_pixels = reads.size(n_inputs, n_outputs)
         bench = EmulatedBench(n_frame_inputs, n_pixels, seed, self.preset.bench, memory_budget_bytes, backend)
@@ -102,6 +111,10 @@ class EmulatedDevice(ProjectionDevice):
         self._readout = reads.make(bench, n_inputs, n_outputs, light.reference_e, backend)
         self._calibrated = False
         self._unit = np.float32(1 / (self._weighting.gain * math.sqrt(light.signal_e_per_feature / 2)))
+        self._statistical: StatisticalReadout | None = None
+        if fidelity == "statistical":
+            scale = float(self._unit) / (4 * math.sqrt(light.reference_e) * bench.info.gain_dn_per_e)
+            self._statistical = StatisticalReadout(bench, scale, backend)
         self._stream = _rank() if stream is None else stream
         accepted = isinstance(self._stream, int) and not isinstance(self._stream, bool) and 0 <= self._stream < 1 << 64
         require(accepted, "stream", self._stream, "an int from 0 to 2^64 - 1")
@@ -114,6 +127,7 @@ class EmulatedDevice(ProjectionDevice):
             "stream": self._stream,
             "memory_budget_bytes": memory_budget_bytes,
             "backend": backend,
+            "fidelity": fidelity,
             "readout": dataclasses.asdict(reads),
             **dataclasses.asdict(self.preset.bench),
         }
@@ -126,7 +140,7 @@ class EmulatedDevice(ProjectionDevice):
             exact=_is_exact(self.preset, n_inputs),
             accepts_real=False,
             backend=bench.product.plan.backend,
-            camera_backend=bench.exposure.backend,
+            camera_backend=self._statistical.backend if self._statistical else bench.exposure.backend,
             frames_per_vector=2 * self._readout.frames_per_pattern,
             n_pixels=rows * columns,
             outputs_per_mode=self._readout.outputs_per_mode,
@@ -189,6 +203,11 @@ class EmulatedDevice(ProjectionDevice):
 
     def _display(self, vectors: Vectors, usage: Usage) -> Fields:
         fields = np.empty((len(vectors), self.info.n_outputs), np.float32)
+        if self._statistical:
+            counts = self._statistical.read(vectors.view(np.int8), FrameStamp(self._stream, self._next_frame), fields)
+            usage.frames, usage.frames_skipped = counts.frames, counts.frames_skipped
+            usage.saturated_pixels, usage.pixel_readings = counts.saturated_pixels, counts.pixel_readings
+            return fields
         for part in self._chunks(len(vectors), CHUNK_BYTES):
             self._project_chunk(vectors[part], fields[part], usage)
         return fields
@@ -273,6 +292,16 @@ def _rank() -> int:
     rank = os.environ.get("RANK", "0")
     require(rank.isdecimal(), "environment variable RANK", rank, "a whole number, 0 or more")
     return int(rank)
+
+
+def _check_fidelity(fidelity: str, backend: str, preset: Preset) -> None:
+    known = isinstance(fidelity, str) and fidelity in get_args(Fidelity)
+    require(known, "fidelity", fidelity, " or ".join(get_args(Fidelity)))
+    covered = fidelity == "frames" or backend != "cupy"
+    require(covered, "backend", backend, "auto, numpy or numba with fidelity 'statistical', which runs on the CPU")
+    four_steps = fidelity == "frames" or preset.readout == PhaseSteppingSettings()
+    accepted = "phase_stepping in 4 steps without calibration for fidelity 'statistical', or fidelity 'frames'"
+    require(four_steps, "readout", preset.readout, accepted)
 
 
 def _is_exact(preset: Preset, n_inputs: int) -> bool:

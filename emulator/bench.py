@@ -157,7 +157,7 @@ class EmulatedBench:
         self._amplitude = math.sqrt(signal_e) * self.propagation.feature_amplitude
         shape = self.info.image_shape
         maps = self.parameters.camera.maps(self.seed, math.prod(shape), exposure_us)
-        self._pixels = Pixels(self._laser.reference_profile(shape), maps)
+        self.pixels = Pixels(self._laser.reference_profile(shape), maps)
 
     @property
     def frame_time_us(self) -> float:
@@ -193,7 +193,7 @@ class EmulatedBench:
         if at is None:
             at = FrameStamp(0, self._next_frame)
             self._next_frame += len(frames)
-        setting = self._setting(phases, len(frames), reference, at)
+        setting = self.setting(phases, len(frames), reference, at)
         if not self._camera_on_gpu:
             return self._take(frames, setting, at, np)
         import cupy
@@ -204,7 +204,7 @@ class EmulatedBench:
             images: Image = self._take(cupy.asarray(frames), setting, at, cupy).get()  # type: ignore[attr-defined]
             return images
 
-    def _take(self, frames: Any, setting: "_Setting", at: FrameStamp, arrays: Any) -> Image:
+    def _take(self, frames: Any, setting: "Setting", at: FrameStamp, arrays: Any) -> Image:
         """Images of checked frames. `arrays` is NumPy or CuPy, whose arrays the frames and the images are."""
         rows, columns = self.info.image_shape
         images = arrays.empty((len(frames), rows * columns), self.parameters.camera.image_dtype)
@@ -235,7 +235,7 @@ class EmulatedBench:
         medium: int,
         frames: Any,
         patterns: npt.NDArray[np.int64],
-        setting: "_Setting",
+        setting: "Setting",
         at: FrameStamp,
         images: Any,
         arrays: Any,
@@ -252,17 +252,17 @@ class EmulatedBench:
         def take(first_pattern: int, first_pixel: int, light: Light) -> None:
             which, shown = requested.of_patterns(first_pattern, first_pattern + len(light.field))
             part = images[int(which.start) : int(which.stop)]
-            self.exposure(light, shown, self._pixels, first_pixel, part)
+            self.exposure(light, shown, self.pixels, first_pixel, part)
 
         which = np.unique(patterns, return_index=True)[1]
         chosen = frames[arrays.asarray(which)]
         turn = None if setting.turn is None else setting.turn[which]
         self.propagation.stream(chosen, medium, turn, take)
 
-    def _setting(
+    def setting(
         self, phases: npt.NDArray[np.floating] | None, n_frames: int, reference: bool, at: FrameStamp
-    ) -> "_Setting":
-        """What laser, medium and reference arm do in each frame."""
+    ) -> "Setting":
+        """What laser, medium and reference arm do in each of `n_frames` frames."""
         require(at.time_s is None or 0 <= at.time_s < math.inf, "time_s", at.time_s, "a finite number ≥ 0, seconds")
         medium, frame_time_s = self.parameters.medium, self.frame_time_us * 1e-6
         numbers = at.first_frame + np.arange(n_frames, dtype=np.uint64)
@@ -281,7 +281,7 @@ class EmulatedBench:
         # π/2 has no exact binary form: rounding at 1e-15 makes quarter turns exactly 0 or ±1
         wave = np.round(np.stack([np.cos(angle - drift), np.sin(angle - drift)], axis=1), 15)
         level = math.sqrt(self.reference_e * (1 + self._laser.reference_error)) if reference else 0.0
-        return _Setting(number, None if medium.frozen else turn, weights, level * power[:, None] * wave)
+        return Setting(number, None if medium.frozen else turn, weights, level * power[:, None] * wave)
 
     def _check(self, frames: npt.NDArray[np.uint8], phases: npt.NDArray[np.floating] | None) -> None:
         n = self.info.n_frame_inputs
@@ -305,7 +305,7 @@ class EmulatedBench:
 
 
 @dataclass(frozen=True)
-class _Setting:
+class Setting:
     """What happens in each frame of a request."""
 
     medium: npt.NDArray[np.int64]
@@ -316,6 +316,7 @@ class _Setting:
     reference: npt.NDArray[np.float64]
     """These two: see `Frames`."""
 
-    def part(self, frames: slice) -> "_Setting":
+    def part(self, frames: slice) -> "Setting":
+        """That of some of the frames."""
         turn = None if self.turn is None else self.turn[frames]
-        return _Setting(self.medium[frames], turn, self.weights[frames], self.reference[frames])
+        return Setting(self.medium[frames], turn, self.weights[frames], self.reference[frames])

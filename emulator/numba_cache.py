@@ -54,3 +54,8 @@ def compiled(function: Callable[..., Any]) -> Any:
 def inlined(function: Callable[..., Any]) -> Any:
     """A part of a compiled function, put into it where it is called."""
     return numba.njit(inline="always", error_model="numpy")(function)
+
+
+def joined(function: Callable[..., Any]) -> Any:
+    """As `inlined`, by LLVM instead of Numba, which then types it once for all places: for large or much used parts."""
+    return numba.njit(forceinline=True, nogil=True, error_model="numpy")(function)

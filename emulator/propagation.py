@@ -18,6 +18,9 @@ from optical_dfa.emulator.pupil import Pupil
 Take = Callable[[int, int, Light], None]
 """Takes (first pattern, first pixel, light) of a block."""
 
+SignedTake = Callable[[int, int, npt.NDArray[np.int32], npt.NDArray[np.int32] | None], None]
+"""Takes (first vector, first pixel, fields, fields of the next matrix or None) of a block."""
+
 CHUNK_MODES = 1 << 18
 """Modes of patterns at once where images are made whole: a few complex arrays of this size stay in a cache."""
 
@@ -111,6 +114,53 @@ class Propagation:
             take(pattern, row // 2, light)
 
         self._product(medium).stream(shown, finish)
+
+    def stream_signed(self, vectors: npt.NDArray[np.int8], medium: int, turned: bool, take: SignedTake) -> None:
+        """Exact fields of ternary vectors, block by block, of one mode a pixel: without leak, padding and beam.
+
+        Args:
+            vectors: int8 (vectors, n_features), -1, 0 or 1.
+            medium: number of the matrix that the medium has, or comes from.
+            turned: the fields of the next matrix are wanted too.
+            take: called with (first vector, first pixel, fields, fields of the next matrix or None), int32
+                (vectors, 2 · pixels); threads call it at the same time.
+        """
+        shown = vectors if self._levels is None else vectors * self._levels.view(np.int8)
+        second = self.signed_fields(vectors, medium + 1) if turned else None
+
+        def finish(vector: int, row: int, fields: Any) -> None:
+            same = (slice(vector, vector + len(fields)), slice(row, row + fields.shape[1]))
+            take(vector, row // 2, on_host(fields), None if second is None else np.ascontiguousarray(second[same]))
+
+        self._product(medium).stream(shown, finish)
+
+    def signed_fields(self, vectors: npt.NDArray[np.int8], medium: int) -> npt.NDArray[np.int32]:
+        """The same of one matrix, all at once, (vectors, 2 · modes)."""
+        return self._fields(medium, vectors if self._levels is None else vectors * self._levels.view(np.int8))
+
+    def lit_power(self, sides: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+        """Sum of the squared amplitudes of lit features, (patterns,), of patterns (patterns, n_features)."""
+        if self._levels is None:
+            return np.count_nonzero(sides, axis=1).astype(np.float64)
+        power: npt.NDArray[np.float64] = sides @ np.square(self._levels, dtype=np.float64)
+        return power
+
+    def always_on(self, medium: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None:
+        """Field of all features lit, and the field that is there in every frame, (2 · modes,) each; None if none is."""
+        if not (self._leak or self._padding):
+            return None
+        lit = np.ones((1, self._n_features), np.uint8) if self._levels is None else self._levels[None, :]
+        return self._fields(medium, lit)[0].astype(np.float32), self._background(medium)
+
+    @property
+    def contrast_gain(self) -> float:
+        """Amplitude of an ON mirror less that of an OFF mirror, 1 - κ."""
+        return 1 - self._leak
+
+    @property
+    def beam(self) -> npt.NDArray[np.float32] | None:
+        """Amplitude of the speckle over the image, (pixels,); None: even."""
+        return self._profile
 
     def _stream_images(self, shown: Any, medium: int, turn: npt.NDArray[np.float64] | None, take: Take) -> None:
         """As `stream`, for images whose pixels are not modes."""

@@ -16,13 +16,13 @@ class Quantity:
     """Heading of the table it belongs to."""
     title: str
     unit: str
-    """`ratio` (of process CPU time), `GMAC/s`, `s` or `MB`."""
+    """`ratio` (of process CPU time), `ns` (difference of CPU time, an output), `GMAC/s`, `s` or `MB`."""
     jobs: tuple[str, ...]
     """Jobs that the bar holds for."""
     reported: tuple[str, ...] = ()
     """Jobs measured beside them."""
     pair: Pair | None = None
-    """Of a ratio."""
+    """Of a ratio or a difference."""
     must: Mapping[str, float] = field(default_factory=dict)
     """Largest value accepted, by setting of OPENBLAS_CORETYPE; `any` where it does not matter. Empty: no bar."""
     aim: Mapping[str, float] = field(default_factory=dict)
@@ -159,6 +159,23 @@ QUANTITIES = (
         jobs=("camera",),
         pair=("four-step-numba", "four-step-kernels"),
         must=_both(1.1),
+    ),
+    *(
+        Quantity(
+            f"statistical-{sides}{short}",
+            CAMERA,
+            f"fidelity statistical, vectors of {sides} side{'s' * (sides == 'two')} {title}",
+            unit,
+            jobs=(job,),
+            pair=(f"statistical {sides}-sided", f"product {sides}-sided"),
+            must=_both(must),
+            aim=_both(aim) if aim else {},
+        )
+        for short, title, unit, job, must, aim in (
+            ("", "/ exact product", "ratio", "statistical", 1.5, 1.2),
+            ("-ns", "beyond the exact product, ns an output", "ns", "statistical-mid", 6.0, None),
+        )
+        for sides in ("one", "two")
     ),
     Quantity(
         "memory",

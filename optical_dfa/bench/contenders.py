@@ -56,7 +56,9 @@ def contenders(job: Job, names: set[str]) -> Contenders:
         _add_fields(made, job, signs, names & {"numpy", "numba"})
     if names & {"auto", "vendor"}:
         _add_peer(made, job, (signs > 0).view(np.uint8))
-    if any("-" in name for name in names):
+    if names & {"statistical one-sided", "statistical two-sided"}:
+        _add_statistical(made, job, signs)
+    elif any("-" in name for name in names):
         _add_camera(made, job, signs)
     return made
 
@@ -157,6 +159,26 @@ def _add_camera(made: Contenders, job: Job, signs: VectorArray) -> None:
             made.calls["four-step-kernels"] = kernels = four_step_kernels(bench, patterns)
             _check_snr(kernels(), amplitude)
     _check_images(images)
+
+
+def _add_statistical(made: Contenders, job: Job, signs: VectorArray) -> None:
+    """Ternary vectors of one and of two sides by fidelity `statistical`, and the exact products of the same vectors."""
+    from optical_dfa.devices import EmulatedDevice  # pydantic: not for a peer's process
+
+    shown = {"one": (signs > 0).view(np.int8), "two": signs}
+    for name, vectors in shown.items():
+        device = EmulatedDevice(
+            n_inputs=job.n_in,
+            n_outputs=2 * job.n_pixels,
+            fidelity="statistical",
+            photometry={"signal_e_per_feature": LIT_E / max(1.0, float((signs > 0).sum(axis=1).mean()))},
+        ).open()
+        product = make_product(job.n_in, 2 * job.n_pixels, SEED)
+        fields = product(vectors)
+        made.checked_rows += check_rows(fields, vectors, SEED, CHECKED_ROWS)
+        _check_snr(device.project(vectors), fields / math.sqrt(VARIANCE))
+        made.calls[f"statistical {name}-sided"] = lambda device=device, x=vectors: device.project(x)  # type: ignore[misc]
+        made.calls[f"product {name}-sided"] = lambda product=product, x=vectors: product(x)  # type: ignore[misc]
 
 
 def _check_snr(found: npt.NDArray[np.float32], true: npt.NDArray[np.float64]) -> None:

@@ -97,7 +97,11 @@ def _found(quantity: Quantity, job: Job, result: Mapping[str, Any]) -> _Found:
     if timings is None:
         lacking: Mapping[str, str] = part["lacking"]
         return _Found(None, note=next(lacking[name] for name in quantity.pair if name in lacking))
-    cpu, wall = ([contender[i] / reference[i] for contender, reference in timings] for i in (0, 1))
+    if quantity.unit == "ns":
+        each = 1e9 / (2 * job.n_pixels * job.batch)
+        cpu, wall = ([(contender[i] - reference[i]) * each for contender, reference in timings] for i in (0, 1))
+    else:
+        cpu, wall = ([contender[i] / reference[i] for contender, reference in timings] for i in (0, 1))
     return _Found(statistics.median(cpu), statistics.median(wall), cpu)
 
 

@@ -97,6 +97,7 @@ def test_available_devices() -> None:
         "stream",
         "memory_budget_bytes",
         "backend",
+        "fidelity",
         "readout",
         "photometry",
         "camera",

@@ -32,6 +32,8 @@ STREAM_BYTES = 1 << 24
 # 256 x 2048 entries are 2 MB as float32: the slab stays in a core's L2 between look-up, conversion and product.
 SLAB_TILES = 2
 SLAB_COLUMNS = SLAB_TILES * TILE_COLUMNS
+SLAB_PRODUCTS = 1 << 17
+"""Products of a tall slab, so that they stay in L2 too until they are integers."""
 
 # Two table look-ups at once: np.take on uint16 pairs is twice as fast as on bytes and 5x as fast as fancy indexing.
 _BYTES = TABLE.view(np.uint8).astype(np.uint16)
@@ -98,9 +100,9 @@ class NumpyProduct:
         Returns:
             int32 (batch, n_outputs).
         """
-        out = np.zeros((len(vectors), self.n_outputs), np.int32)
+        out = np.empty((len(vectors), self.n_outputs), np.int32)
         # float32 → int32 is exact: the partial sums are integers
-        self._accumulate(vectors, out)
+        self._multiply(vectors, out)
         return out
 
     def stream(self, vectors: npt.NDArray[np.int8] | npt.NDArray[np.uint8], consume: Consumer) -> None:
@@ -113,14 +115,14 @@ class NumpyProduct:
         """
         rows = max(TILE_ROWS, STREAM_BYTES // (4 * max(1, len(vectors))) // TILE_ROWS * TILE_ROWS)
         for first in range(0, self.n_outputs if len(vectors) else 0, rows):
-            out = np.zeros((len(vectors), min(rows, self.n_outputs - first)), np.int32)
-            self._accumulate(vectors, out, first)
+            out = np.empty((len(vectors), min(rows, self.n_outputs - first)), np.int32)
+            self._multiply(vectors, out, first)
             consume(0, first, out)
 
     def real(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """T·x for real float32 (batch, n_inputs) vectors, by a plain float32 GEMM: float32 (batch, n_outputs)."""
-        out = np.zeros((len(vectors), self.n_outputs), np.float32)
-        self._accumulate(vectors, out)
+        out = np.empty((len(vectors), self.n_outputs), np.float32)
+        self._multiply(vectors, out)
         return out
 
     def matrix(self, rows: slice) -> npt.NDArray[np.int8]:
@@ -137,12 +139,15 @@ class NumpyProduct:
         upwards = out[:: abs(chosen.step)]
         return upwards if chosen.step > 0 else upwards[::-1]
 
-    def _accumulate(self, vectors: npt.NDArray[np.generic], out: npt.NDArray[np.generic], first_row: int = 0) -> None:
-        """Add the rows of T from `first_row` on, a multiple of `TILE_ROWS`, times the vectors to `out`."""
+    def _multiply(self, vectors: npt.NDArray[np.generic], out: npt.NDArray[np.generic], first_row: int = 0) -> None:
+        """Write the rows of T from `first_row` on, a multiple of `TILE_ROWS`, times the vectors to `out`."""
         if self.plan.storage == "stored" and self._stored is None and len(vectors):
             self._stored = self.matrix(slice(None))
         # a narrow stored matrix goes in few tall slabs: a small GEMM costs more to start than to do
-        height = TILE_ROWS * (max(1, SLAB_COLUMNS // self.n_inputs) if self._stored is not None else 1)
+        tiles = min(SLAB_COLUMNS // self.n_inputs, SLAB_PRODUCTS // (TILE_ROWS * max(1, len(vectors))))
+        height = TILE_ROWS * (max(1, tiles) if self._stored is not None else 1)
+        # one for all slabs: a new one each time would cost more, in pages to map, than a small product
+        space = np.empty((len(vectors), min(height, out.shape[1])), np.float32)
         for first in range(0, self.n_inputs, SLAB_COLUMNS):
             x = vectors[:, first : first + SLAB_COLUMNS].astype(np.float32)
             for row in range(0, out.shape[1], height):
@@ -152,7 +157,11 @@ class NumpyProduct:
                     slab = self._stored[top : top + part.shape[1], first : first + SLAB_COLUMNS]
                 else:
                     slab = self._make(top // TILE_ROWS, first)[: part.shape[1]]
-                np.add(part, x @ slab.astype(np.float32).T, out=part, casting="unsafe")
+                product = np.matmul(x, slab.astype(np.float32).T, out=space[:, : part.shape[1]])
+                if first:
+                    np.add(part, product, out=part, casting="unsafe")
+                else:
+                    part[...] = product
 
     def _make(self, row_block: int, first_column: int) -> npt.NDArray[np.int8]:
         width = min(SLAB_COLUMNS, self.n_inputs - first_column)

@@ -142,8 +142,8 @@ class Propagation:
         """Sum of the squared amplitudes of lit features, (patterns,), of patterns (patterns, n_features)."""
         if self._levels is None:
             power: npt.NDArray[np.float64] = np.count_nonzero(sides, axis=1).astype(np.float64)
-            return power
-        power = sides.astype(np.float64) @ np.square(self._levels, dtype=np.float64)
+        else:
+            power = sides.astype(np.float64) @ np.square(self._levels, dtype=np.float64)
         return power
 
     def always_on(self, medium: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None:

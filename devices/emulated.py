@@ -151,6 +151,11 @@ class EmulatedDevice(ProjectionDevice):
         if isinstance(bench.product, CupyProduct) and self.info.accepts_cupy:
             self.gpu = bench.product.device_id
 
+    @property
+    def bench(self) -> EmulatedBench:
+        """The bench that is read, as this readout sets it up: for a look at its images."""
+        return self._bench
+
     def effective_matrix(self, rows: slice = slice(None)) -> Fields:
         """Rows of T, or what the readout makes of each pair of them, unit gain, float32 (rows, n_inputs); at time 0.
 

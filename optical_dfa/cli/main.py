@@ -183,5 +183,38 @@ def estimate(
         run_estimate(run_config, options, Console(highlight=False))
 
 
+@app.command(name="bench-view")
+def bench_view(
+    preset: Annotated[str, typer.Argument(metavar="PRESET", help="Name of a bench preset; see optical-dfa devices.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FOLDER", help="Write the pictures and bench.json there."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a value, e.g. camera.read_noise_e=20. May be repeated."
+        ),
+    ] = None,
+    inputs: Annotated[int, typer.Option("--inputs", metavar="N", help="Features on the DMD.")] = 64,
+    on: Annotated[int, typer.Option("--on", metavar="K", help="Features ON in a pattern.")] = 2,
+    outputs: Annotated[
+        int | None, typer.Option("--outputs", metavar="M", help="Outputs; default: those of about 130,000 pixels.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="S", help="Seed of matrix and noise.")] = 0,
+) -> None:
+    """Look at an emulated bench: speckle, fields and noise beside their theory, as a table and as pictures."""
+    from rich.console import Console
+
+    from optical_dfa.cli.errors import clean_errors
+
+    with clean_errors():
+        from optical_dfa.cli.view import preset_overrides, run_view
+        from optical_dfa.view import Options
+
+        options = Options(preset, preset_overrides(overrides or ()), inputs, on, outputs, seed)
+        run_view(options, out, Console(highlight=False))
+
+
 if __name__ == "__main__":
     app()

@@ -203,6 +203,16 @@ def test_estimate_the_cost(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == printed_blocks(page)
 
 
+def test_look_at_a_bench(capsys: pytest.CaptureFixture[str]) -> None:
+    page = HOW_TO / "look-at-a-bench.md"
+    (example,) = blocks(page, "python")
+    exec(example, {})
+    shown = capsys.readouterr().out
+    assert_shown(page, shown)
+    # noise of one backend differs from that of another by a digital number here and there
+    assert numbers(shown) == pytest.approx(numbers(printed_blocks(page)), abs=0.11)
+
+
 def keys_of(values: dict[str, Any], prefix: str = "") -> set[str]:
     """Dotted keys of nested mappings."""
     keys: set[str] = set()

@@ -22,17 +22,26 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 DASHES = ((), (), (), (4, 2), (), (1, 1))  # two curves that coincide both stay visible
 
+CLOSE_POINTS = 4
+"""Methods that end within so many points of the best one are shown again, enlarged."""
+
 
 def learning_curves(curves: Mapping[str, Sequence[Sequence[float]]], title: str, path: Path) -> None:
     """Test accuracy against epoch: mean over seeds as a line, their range as a band.
+
+    A second panel shows the last points, if there are methods that end close together.
 
     Args:
         curves: method → one list of test accuracies (fractions, one an epoch) for each seed.
         title: of the figure.
         path: PNG file to write.
     """
-    figure, (whole, close) = _subplots(1, 2, (9.6, 4.2))
-    for axes in (whole, close):
+    last = np.array([100 * np.mean([run[-1] for run in runs]) for runs in curves.values()])
+    top = float(last.max())
+    close_by = last[last > top - CLOSE_POINTS]
+    figure, panels = _subplots(1, 2, (9.6, 4.2)) if len(close_by) > 1 else _subplots(1, 1, (6.4, 4.2))
+    panels = np.atleast_1d(panels)
+    for axes in panels:
         for (method, runs), colour, dashes in zip(curves.items(), COLOURS, DASHES, strict=False):
             accuracy = 100 * np.asarray(runs, np.float64)
             epochs = np.arange(1, accuracy.shape[1] + 1)
@@ -41,14 +50,12 @@ def learning_curves(curves: Mapping[str, Sequence[Sequence[float]]], title: str,
         axes.set(xlabel="epoch", ylabel="test accuracy (%)")
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    last = np.array([100 * np.mean([run[-1] for run in runs]) for runs in curves.values()])
-    top = float(last.max())
-    # the methods that learn lie within a point or two; the control, ten points below, stays in the left panel
-    close.set_ylim(min(float(last[last > top - 4].min()) - 2, top - 3), top + 1)
-    whole.set_title("all of it", fontsize=10)
-    close.set_title("the last points", fontsize=10)
+    if len(panels) > 1:
+        panels[0].set_title("all of it", fontsize=10)
+        panels[1].set_title("the last points", fontsize=10)
+        panels[1].set_ylim(min(float(close_by.min()) - 2, top - 3), top + 1)
     figure.legend(
-        *whole.get_legend_handles_labels(), loc="outside lower center", ncols=len(curves), fontsize=9, frameon=False
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(curves), fontsize=9, frameon=False
     )
     figure.suptitle(title)
     _save(figure, path)

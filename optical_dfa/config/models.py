@@ -24,15 +24,18 @@ class _Section(BaseModel):
 class TaskConfig(_Section):
     """What is learnt."""
 
-    name: Literal["digits", "mnist", "fashion-mnist"] = "digits"
-    """`digits` comes with scikit-learn; the others are read from `folder`, or downloaded once."""
+    name: Literal["digits", "mnist", "fashion-mnist", "cifar10"] = "digits"
+    """`digits` comes with scikit-learn; the others are read from `folder`, or, but for `cifar10`, downloaded once."""
     folder: str | None = None
-    """Folder with the IDX files, absolute or relative to the current directory; null: download by scikit-learn."""
+    """Folder with the IDX files, or with the binary version of `cifar10`, absolute or relative to the current
+    directory; null: download by scikit-learn."""
 
     @model_validator(mode="after")
-    def _digits_have_no_folder(self) -> Self:
+    def _folder_where_there_are_files(self) -> Self:
         if self.name == "digits" and self.folder is not None:
             raise ValueError("task 'digits' comes with scikit-learn and takes no folder: remove it, or set name: mnist")
+        if self.name == "cifar10" and self.folder is None:
+            raise ValueError("task 'cifar10' is read from a folder with its binary version: set folder")
         return self
 
 

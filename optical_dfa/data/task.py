@@ -1,4 +1,4 @@
-"""Image-classification tasks: the digits that come with scikit-learn, and MNIST-like sets."""
+"""Image-classification tasks: the digits that come with scikit-learn, MNIST-like sets, CIFAR-10."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from optical_dfa.data.cifar import read_cifar10
 from optical_dfa.data.idx import Bytes, read_pair
 from optical_dfa.files import write_whole
 from optical_dfa.run_errors import DataError
@@ -56,10 +57,10 @@ def load_task(name: str, folder: str | Path | None = None) -> ImageTask:
     """A task by name.
 
     Args:
-        name: `digits` (1,797 images of 8 x 8, four fifths for training, comes with scikit-learn), `mnist` or
-            `fashion-mnist`.
-        folder: folder with the four IDX files of `mnist`, `fashion-mnist` or any set of that form; None: scikit-learn
-            downloads the set once.
+        name: `digits` (1,797 images of 8 x 8, four fifths for training, comes with scikit-learn), `mnist`,
+            `fashion-mnist` or `cifar10` (3,072 features: the red, the green and the blue pixels, row by row).
+        folder: folder with the four IDX files of `mnist`, `fashion-mnist` or any set of that form, or with the binary
+            version of `cifar10`; None: scikit-learn downloads the set once, but not `cifar10`.
 
     Raises:
         DataError: unknown name, file missing or damaged, no network, no scikit-learn; the message says what to do.
@@ -68,14 +69,18 @@ def load_task(name: str, folder: str | Path | None = None) -> ImageTask:
         if folder is not None:
             raise DataError(f"task 'digits' comes with scikit-learn and takes no folder; got {str(folder)!r}")
         return _digits()
-    if name not in _OPENML:
-        raise DataError(f"unknown task {name!r}: known are digits, {', '.join(_OPENML)}")
+    if name not in (*_OPENML, "cifar10"):
+        raise DataError(f"unknown task {name!r}: known are digits, {', '.join(_OPENML)}, cifar10")
     if folder is None:
+        if name == "cifar10":
+            raise DataError("task 'cifar10' needs the folder of its binary version: --set task.folder=PATH")
         images, labels = _downloaded(_OPENML[name])
         return _task(name, images[:_N_TRAIN], labels[:_N_TRAIN], images[_N_TRAIN:], labels[_N_TRAIN:], white=255)
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder (current directory: {Path.cwd()})")
+    if name == "cifar10":
+        return _task(name, *read_cifar10(folder), white=255)
     return _task(name, *read_pair(folder, "train"), *read_pair(folder, "t10k"), white=255)
 
 

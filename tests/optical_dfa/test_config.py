@@ -93,7 +93,8 @@ device:
   name: emulater
 """
     assert faults(file, text) == [
-        "run.yaml:1: task.name: must be one of digits, mnist, fashion-mnist; got 'minst'. Did you mean 'mnist'?",
+        "run.yaml:1: task.name: must be one of digits, mnist, fashion-mnist, cifar10; got 'minst'. Did you mean "
+        "'mnist'?",
         "run.yaml:3: training.epoch: unknown key. Did you mean 'epochs'? Known here: method, epochs, batch_size, "
         "optimizer, learning_rate, seed, threads, checkpoint_every_steps",
         "run.yaml:4: training.method: must be one of bp, dfa, shallow; got 'dfaa'. Did you mean 'dfa'?",
@@ -122,6 +123,7 @@ device:
             "task: {folder: x}",
             "task: task 'digits' comes with scikit-learn and takes no folder: remove it, or set name: mnist",
         ),
+        ("task: {name: cifar10}", "task: task 'cifar10' is read from a folder with its binary version: set folder"),
         (
             "feedback: {ternarize: {threshold: 1.0}}",
             "feedback.ternarize: the threshold of kind relative must be below 1; got 1.0",

@@ -168,6 +168,53 @@ def test_damaged_sets(folder: Path, damage: Callable[[Path], Any], message: str)
         load_task("mnist", folder)
 
 
+def write_cifar10(folder: Path) -> tuple[Bytes, Bytes]:
+    """Three files of records, as published; returns all pixels (5, 3, 32, 32) and labels."""
+    rng = np.random.default_rng(1)
+    pixels, labels = rng.integers(0, 256, (5, 3, 32, 32), np.uint8), np.array([3, 9, 0, 3, 9], np.uint8)
+    records = np.concatenate([labels[:, None], pixels.reshape(5, -1)], axis=1)
+    for name, part in (("data_batch_1", records[:2]), ("data_batch_2", records[2:3]), ("test_batch", records[3:])):
+        (folder / f"{name}.bin").write_bytes(part.tobytes())
+    return pixels, labels
+
+
+def test_cifar10_values(tmp_path: Path) -> None:
+    pixels, labels = write_cifar10(tmp_path)
+    task = load_task("cifar10", tmp_path)
+    assert (task.n_features, task.n_classes) == (3072, 10)
+    assert torch.cat([task.train_labels, task.test_labels]).tolist() == labels.tolist()
+    train = pixels[:3] / 255
+    expected = (pixels / 255 - train.mean()) / train.std()
+    found = torch.cat([task.train_images, task.test_images]).view(5, 3, 32, 32)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("test_batch.bin", lambda c: c[:-1], r"test_batch\.bin: 6145 bytes are not records of 3073"),
+        ("data_batch_2.bin", lambda c: b"", r"data_batch_2\.bin: 0 bytes are not records"),
+        ("data_batch_1.bin", lambda c: b"\x0a" + c[1:], r"label 10 is none of 0 … 9: it is not of CIFAR-10"),
+    ],
+)
+def test_damaged_cifar10(tmp_path: Path, name: str, change: Callable[[bytes], bytes], message: str) -> None:
+    write_cifar10(tmp_path)
+    replaced(name, change)(tmp_path)
+    with pytest.raises(DataError, match=message):
+        load_task("cifar10", tmp_path)
+
+
+def test_missing_cifar10(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no data_batch_\*\.bin there: unpack cifar-10-binary"):
+        load_task("cifar10", tmp_path)
+    write_cifar10(tmp_path)
+    removed("test_batch.bin")(tmp_path)
+    with pytest.raises(DataError, match=r"test_batch\.bin cannot be read: No such file"):
+        load_task("cifar10", tmp_path)
+    with pytest.raises(DataError, match="needs the folder of its binary version"):
+        load_task("cifar10")
+
+
 def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere: no such folder \(current directory: "):
         load_task("mnist", tmp_path / "nowhere")

@@ -28,6 +28,7 @@ from optical_dfa.devices.readouts.intensity import IntensityFeatures
 from optical_dfa.devices.readouts.maps import Calibration
 from optical_dfa.devices.readouts.off_axis import OffAxis, carrier_on_bin
 from optical_dfa.devices.readouts.phase_stepping import PhaseStepping
+from optical_dfa.devices.readouts.tracking import PhaseTracker, Track
 from optical_dfa.devices.registry import (
     DeviceEntry,
     available_devices,
@@ -60,12 +61,14 @@ __all__ = [
     "MeasuredDevice",
     "OffAxis",
     "PhaseStepping",
+    "PhaseTracker",
     "Preset",
     "ProjectionDevice",
     "Reading",
     "Readout",
     "SaturationWarning",
     "SyncedBench",
+    "Track",
     "UnknownDevice",
     "Usage",
     "anchor_patterns",

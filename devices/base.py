@@ -50,8 +50,38 @@ class DeviceInfo:
     """How T is held; None where light does the product."""
     camera_backend: str = ""
     """What computes the camera's images: `numpy`, `numba`, `cupy`; empty without an emulated camera."""
+    probe_frames: float = 0.0
+    """Frames of a probe for each vector displayed, on average."""
+    mark_frames: float = 0.0
+    """Frames of marks, which find dropped frames, for each other frame, on average; each call has some more."""
     accepts_cupy: bool = False
     """`project` also takes CuPy arrays, on the GPU that it computes on, and then returns CuPy arrays."""
+
+    def frames(self, vectors: float, dark_fraction: float = 0.0) -> float:
+        """Frames that so many vectors take on average, probes and marks included; see `expected_frames`."""
+        each = (self.frames_per_vector, self.probe_frames, self.mark_frames)
+        return expected_frames(*each, vectors, dark_fraction)
+
+
+def expected_frames(
+    frames_per_vector: int, probe_frames: float, mark_frames: float, vectors: float, dark_fraction: float = 0.0
+) -> float:
+    """Frames that so many vectors take on average, none of them zero.
+
+    Args:
+        frames_per_vector: as in `DeviceInfo`, as the next two.
+        probe_frames: for each vector.
+        mark_frames: for each other frame.
+        vectors: how many.
+        dark_fraction: fraction of the sides (+ and -) of the vectors that have no feature ON, 0 … 1; their frames are
+            skipped.
+
+    Raises:
+        ValueError: `dark_fraction` is out of range.
+    """
+    if not 0 <= dark_fraction <= 1:
+        raise ValueError(f"dark_fraction must be from 0 to 1; got {dark_fraction!r}")
+    return vectors * (frames_per_vector * (1 - dark_fraction) + probe_frames) * (1 + mark_frames)
 
 
 @dataclass
@@ -61,7 +91,7 @@ class Usage:
     vectors: int = 0
     """Vectors projected."""
     frames: int = 0
-    """Frames displayed."""
+    """Frames displayed, those of calibration, probes and marks too."""
     frames_skipped: int = 0
     """Frames not displayed because no feature of theirs was ON."""
     saturated_pixels: int = 0

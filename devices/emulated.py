@@ -11,11 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from optical_dfa.devices.base import DeviceInfo, Fields, ProjectionDevice, Usage, Vectors
+from optical_dfa.devices.drawing import draw_tracked
 from optical_dfa.devices.errors import SaturationWarning
 from optical_dfa.devices.identity import emulated_matrix_identity
 from optical_dfa.devices.presets import Preset, load_preset
 from optical_dfa.devices.readouts.anchored import Anchored
+from optical_dfa.devices.readouts.base import Reading
 from optical_dfa.devices.readouts.settings import PhaseSteppingSettings
+from optical_dfa.devices.readouts.tracking import PhaseTracker, Track
+from optical_dfa.devices.sync import SyncedBench
 from optical_dfa.devices.weighting import Weighting
 from optical_dfa.emulator import BenchParameters, CupyProduct, EmulatedBench, FrameStamp
 from optical_dfa.emulator.arrays import is_cupy
@@ -39,6 +43,9 @@ MIN_CHUNK = 32
 CALIBRATION_STREAM = (1 << 64) - 1
 """Stream of the frames that calibrate the readout: the same for all ranks, whose outputs must be the same."""
 
+REPEATS = 3
+"""A part of a request whose images are not those of its frames is shown again so many times, before it is a fault."""
+
 SATURATED_FRACTION = 0.01
 """Fraction of saturated pixel readings above which the user is warned once: clipping is what spoils SNR first."""
 
@@ -52,7 +59,7 @@ class EmulatedDevice(ProjectionDevice):
 
     Args:
         n_inputs: length of the vectors, at most the mirrors of the DMD.
-        n_outputs: outputs; one camera pixel gives two.
+        n_outputs: outputs; a speckle mode gives two, and a camera pixel is one unless the grain is larger.
         seed: seed of matrix and noise, 0 … 2^64-1.
         preset: name of a bench preset, or a `Preset`.
         stream: which sequence of noise; None: the rank of this process (environment variable RANK), else 0.
@@ -62,8 +69,10 @@ class EmulatedDevice(ProjectionDevice):
             the faster ones of the first two that can run here. The noise of one backend differs from that of another by
             at most one digital number in fewer than 1 of 10^4 pixel readings. With `cupy`, frames, images and readout
             stay on the GPU, unless the camera has no converter: that one is NumPy's.
-        readout: how images become outputs, values of that section to change, for instance `{"steps": 3}` or
-            `{"kind": "anchored", "n_anchors": 2}`. What it calibrates is displayed when the device is first opened.
+        readout: how images become outputs, values of that section to change, for instance `{"steps": 3}`,
+            `{"kind": "off_axis"}`, which tilts the reference arm itself, or `{"kind": "anchored", "n_anchors": 2}`.
+            What it calibrates is displayed when the device is first opened. `{"probe_every": 64}` tracks the piston
+            phase; `{"sync_every": 64}` finds dropped frames, and noise depends on how vectors were split into calls.
         fidelity: `frames` computes every image. `statistical` computes one exact product for each vector and draws what
             the readout makes of its images from their law: the same mean, variance, clipping and common noise, at a
             fraction of the time (docs/decisions/0006-statistical-fidelity.md). Frames are counted all the same.
@@ -71,8 +80,9 @@ class EmulatedDevice(ProjectionDevice):
             instance `camera={"read_noise_e": 20}`.
 
     Raises:
-        ValueError: sizes that the DMD or the camera cannot hold; a bench that the readout cannot read: grain larger
-            than a pixel, a tilted reference arm, and for anchors an uneven beam or a DMD that leaks. With fidelity
+        ValueError: sizes that the DMD or the camera cannot hold; a bench that the readout cannot read: a tilted
+            reference arm, off-axis a grain too fine for a carrier, with a grain larger than a pixel an uneven beam
+            without a map of it, for anchors such a grain, an uneven beam or a DMD that leaks. With fidelity
             `statistical` what docs/reference.md lists as not covered.
     """
 
@@ -104,11 +114,16 @@ class EmulatedDevice(ProjectionDevice):
         self.preset = load_preset(preset, overrides)
         _check_fidelity(fidelity, backend, self.preset)
         reads, light = self.preset.readout, self.preset.bench.photometry
-        n_frame_inputs, n_pixels = reads.size(n_inputs, n_outputs)
-        bench = EmulatedBench(n_frame_inputs, n_pixels, seed, self.preset.bench, memory_budget_bytes, backend)
+        n_frame_inputs, n_modes, as_read = reads.fit(self.preset.bench, n_inputs, n_outputs)
+        bench = EmulatedBench(n_frame_inputs, n_modes, seed, as_read, memory_budget_bytes, backend)
         self._bench = bench
         self._weighting = Weighting(self.preset, bench.info.image_shape)
-        self._readout = reads.make(bench, n_inputs, n_outputs, light.reference_e, backend)
+        self._synced = SyncedBench(bench, reads.sync_every, repeats=REPEATS) if reads.sync_every else None
+        self._readout = reads.make(self._synced or bench, n_inputs, n_outputs, light.reference_e, backend)
+        self._tracker = PhaseTracker(self._readout, reads.probe_every) if reads.probe_every else None
+        self._first_track: Track | None = None  # None before calibration, or without a tracker
+        self._track: Track | None = None
+        self._next_track: Track | None = None
         self._calibrated = False
         self._unit = np.float32(1 / (self._weighting.gain * math.sqrt(light.signal_e_per_feature / 2)))
         self._statistical: StatisticalReadout | None = None
@@ -142,6 +157,8 @@ class EmulatedDevice(ProjectionDevice):
             backend=bench.product.plan.backend,
             camera_backend=self._statistical.backend if self._statistical else bench.exposure.backend,
             frames_per_vector=2 * self._readout.frames_per_pattern,
+            probe_frames=self._readout.frames_per_pattern / reads.probe_every if reads.probe_every else 0.0,
+            mark_frames=2 / reads.sync_every if reads.sync_every else 0.0,
             n_pixels=rows * columns,
             outputs_per_mode=self._readout.outputs_per_mode,
             output_map="weighted" if self._weighting.identity else reads.output_map,
@@ -185,7 +202,12 @@ class EmulatedDevice(ProjectionDevice):
             return
         if isinstance(self._readout, Anchored):
             self._choose_outputs(self._readout)
-        frames = self._readout.calibrate(FrameStamp(CALIBRATION_STREAM, 0))
+        self._marks_shown()  # of a call that failed
+        frames = self._readout.calibrate(FrameStamp(CALIBRATION_STREAM, 0)) + self._marks_shown()
+        if self._tracker:
+            self._first_track, probing = self._tracker.start(FrameStamp(CALIBRATION_STREAM, frames))
+            frames += probing + self._marks_shown()
+            self._track = self._track or self._first_track  # a restored one stays
         seconds = frames * self._bench.frame_time_us * 1e-6
         power_w = self.preset.bench.apparatus.power_w
         self.usage.add(Usage(frames=frames, device_seconds=seconds, device_joules=seconds * power_w))
@@ -198,24 +220,36 @@ class EmulatedDevice(ProjectionDevice):
             readout.choose(field[:, 0::2] ** 2 + field[:, 1::2] ** 2)
 
     def _project(self, vectors: Vectors) -> tuple[Fields, Usage]:
-        usage = Usage()
+        usage, self._next_track = Usage(), self._track
+        self._marks_shown()  # of a call that failed
         fields = self._display(vectors, usage) if self.gpu is None else self._display_on_gpu(vectors, usage)
         usage.device_seconds = usage.frames * self._bench.frame_time_us * 1e-6
         usage.device_joules = usage.device_seconds * self.preset.bench.apparatus.power_w
         self._warn_if_saturated(usage)  # raises where warnings are errors: before anything is counted
-        self._next_frame += usage.frames
+        self._next_frame, self._track = self._next_frame + usage.frames, self._next_track
         return fields, usage
 
     def _display(self, vectors: Vectors, usage: Usage) -> Fields:
-        fields = np.empty((len(vectors), self.info.n_outputs), np.float32)
         if self._statistical:
-            counts = self._statistical.read(vectors.view(np.int8), FrameStamp(self._stream, self._next_frame), fields)
-            usage.frames, usage.frames_skipped = counts.frames, counts.frames_skipped
-            usage.saturated_pixels, usage.pixel_readings = counts.saturated_pixels, counts.pixel_readings
-            return fields
+            return self._draw(self._statistical, vectors.view(np.int8), usage)
+        fields = np.empty((len(vectors), self.info.n_outputs), np.float32)
         for part in self._chunks(len(vectors), CHUNK_BYTES):
             self._project_chunk(vectors[part], fields[part], usage)
         return fields
+
+    def _draw(self, statistical: StatisticalReadout, vectors: npt.NDArray[np.int8], usage: Usage) -> Fields:
+        at, n_outputs = FrameStamp(self._stream, self._next_frame), self.info.n_outputs
+        if self._tracker is None or self._next_track is None:
+            fields = np.empty((len(vectors), n_outputs), np.float32)
+            usage.add(Usage(**vars(statistical.read(vectors, at, fields))))
+            return fields
+        whole = np.empty((len(vectors), n_outputs + n_outputs % 2), np.float32)  # quadratures turn in pairs
+        always_lit = self._weighting.always_lit
+        used, self._next_track = draw_tracked(
+            statistical, self._tracker, self._next_track, vectors, always_lit, at, whole
+        )
+        usage.add(used)
+        return np.ascontiguousarray(whole[:, :n_outputs])
 
     def _display_on_gpu(self, vectors: Any, usage: Usage) -> Any:
         import cupy
@@ -259,9 +293,9 @@ class EmulatedDevice(ProjectionDevice):
         amplitude = np.zeros((0, self.info.n_outputs), np.float32)
         if lit.any():
             stamp = FrameStamp(self._stream, self._next_frame + usage.frames)
-            reading = self._readout.read(patterns if lit.all() else patterns[lit], stamp)
+            reading = self._read(patterns if lit.all() else patterns[lit], lit, stamp)
             amplitude = reading.amplitude[:, : self.info.n_outputs]
-            usage.frames += reading.frames
+            usage.frames += reading.frames + self._marks_shown()
             usage.saturated_pixels += reading.saturated_pixels
             usage.pixel_readings += reading.pixel_readings
         usage.frames_skipped += self._readout.frames_per_pattern * int(np.count_nonzero(~lit))
@@ -275,6 +309,19 @@ class EmulatedDevice(ProjectionDevice):
             fields[minus] -= amplitude[row[1::2][minus]]
         fields *= self._unit
 
+    def _read(self, patterns: npt.NDArray[np.uint8], lit: npt.NDArray[np.bool_], at: FrameStamp) -> Reading:
+        """Fields of the patterns that are lit, of vectors of two each."""
+        if self._tracker is None or self._next_track is None:
+            return self._readout.read(patterns, at)
+        begins = lit.copy()
+        begins[1::2] &= ~lit[0::2]
+        reading, self._next_track = self._tracker.read(patterns, begins[lit], at, self._next_track)
+        return reading
+
+    def _marks_shown(self) -> int:
+        """Frames displayed since the last such question that no readout asked for."""
+        return self._synced.frames_added() if self._synced else 0
+
     def _warn_if_saturated(self, usage: Usage) -> None:
         if not self._warned and usage.saturated_pixels > SATURATED_FRACTION * usage.pixel_readings:
             self._warned = True
@@ -286,10 +333,13 @@ class EmulatedDevice(ProjectionDevice):
             )
 
     def _position(self) -> dict[str, Any]:
-        return {"stream": self._stream, "frame": self._next_frame}
+        tracked = {} if self._track is None else {"track": self._track.state_dict()}
+        return {"stream": self._stream, "frame": self._next_frame, **tracked}
 
     def _restore_position(self, position: Mapping[str, Any]) -> None:
         self._stream, self._next_frame = int(position["stream"]), int(position["frame"])
+        tracked = self._tracker and "track" in position
+        self._track = Track.from_state(position["track"]) if tracked else self._first_track
 
 
 def _rank() -> int:
@@ -304,8 +354,9 @@ def _check_fidelity(fidelity: str, backend: str, preset: Preset) -> None:
     require(known, "fidelity", fidelity, " or ".join(get_args(Fidelity)))
     covered = fidelity == "frames" or backend != "cupy"
     require(covered, "backend", backend, "auto, numpy or numba with fidelity 'statistical', which runs on the CPU")
-    four_steps = fidelity == "frames" or preset.readout == PhaseSteppingSettings()
-    accepted = "phase_stepping in 4 steps without calibration for fidelity 'statistical', or fidelity 'frames'"
+    plain = PhaseSteppingSettings(probe_every=preset.readout.probe_every)
+    four_steps = fidelity == "frames" or preset.readout == plain
+    accepted = "phase_stepping in 4 steps without calibration or marks for fidelity 'statistical', or fidelity 'frames'"
     require(four_steps, "readout", preset.readout, accepted)
 
 

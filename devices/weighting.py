@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from optical_dfa.devices.presets import Preset
-from optical_dfa.devices.readouts.settings import AnchoredSettings
+from optical_dfa.devices.readouts.settings import AnchoredSettings, OffAxisSettings
+from optical_dfa.emulator import Dmd
 from optical_dfa.emulator.checks import require
 
 
@@ -53,13 +54,22 @@ class Weighting:
 
 
 def _refuse_unreadable(preset: Preset) -> None:
-    bench = preset.bench
-    fine = bench.grain.size_px <= 1
-    require(fine, "grain.size_px", bench.grain.size_px, "at most 1 pixel: this device reads pixels, not modes")
-    tilt = (bench.laser.tilt_x, bench.laser.tilt_y)
-    require(tilt == (0, 0), "laser.tilt_x, laser.tilt_y", tilt, "0: this device reads a level reference arm")
-    if isinstance(preset.readout, AnchoredSettings):
-        off = type(bench)(bench.photometry, bench.camera, bench.apparatus, medium=bench.medium, laser=bench.laser)
-        require(bench == off, "dmd, grain", (bench.dmd, bench.grain), "off for the anchored readout, or choose another")
+    bench, readout = preset.bench, preset.readout
+    if isinstance(readout, AnchoredSettings):
+        anchored = "for the anchored readout, or choose another"
+        require(bench.grain.size_px == 1, "grain.size_px", bench.grain.size_px, f"1, one mode a pixel, {anchored}")
+        require(bench.dmd == Dmd(), "dmd", bench.dmd, f"off {anchored}")
         waist = bench.laser.signal_waist
-        require(waist == math.inf, "laser.signal_waist", waist, "off for the anchored readout, or choose another")
+        require(waist == math.inf, "laser.signal_waist", waist, f".inf {anchored}")
+    tilt = (bench.laser.tilt_x, bench.laser.tilt_y)
+    level = f"0: the readout {readout.kind} reads a level reference arm, off_axis a tilted one"
+    require(isinstance(readout, OffAxisSettings) or tilt == (0, 0), "laser.tilt_x, laser.tilt_y", tilt, level)
+    if bench.grain.size_px > 1:
+        maps = readout.calibration
+        for name, frames in (("signal_waist", "flat_frames"), ("reference_waist", "reference_frames")):
+            waist = getattr(bench.laser, name)
+            even = waist == math.inf or getattr(maps, frames) > 0
+            accepted = (
+                f".inf where the grain is larger than a pixel, or set readout.calibration.{frames}: it mixes modes"
+            )
+            require(even, f"laser.{name}", waist, accepted)

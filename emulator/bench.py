@@ -156,8 +156,9 @@ class EmulatedBench:
         signal_e = photometry.signal_e_per_feature * exposure_us / photometry.exposure_us
         self._amplitude = math.sqrt(signal_e) * self.propagation.feature_amplitude
         shape = self.info.image_shape
-        maps = self.parameters.camera.maps(self.seed, math.prod(shape), exposure_us)
-        self.pixels = Pixels(self._laser.reference_profile(shape), maps)
+        camera = self.parameters.camera
+        maps = camera.maps(self.seed, math.prod(shape), exposure_us)
+        self.pixels = Pixels(self._laser.reference_profile(shape, camera.real_type), maps)
 
     @property
     def frame_time_us(self) -> float:
@@ -193,7 +194,7 @@ class EmulatedBench:
         if at is None:
             at = FrameStamp(0, self._next_frame)
             self._next_frame += len(frames)
-        setting = self.setting(phases, len(frames), reference, at)
+        setting = self.setting(phases, at.first_frame + np.arange(len(frames), dtype=np.uint64), reference, at)
         if not self._camera_on_gpu:
             return self._take(frames, setting, at, np)
         import cupy
@@ -260,15 +261,19 @@ class EmulatedBench:
         self.propagation.stream(chosen, medium, turn, take)
 
     def setting(
-        self, phases: npt.NDArray[np.floating] | None, n_frames: int, reference: bool, at: FrameStamp
+        self,
+        phases: npt.NDArray[np.floating] | None,
+        numbers: npt.NDArray[np.uint64],
+        reference: bool,
+        at: FrameStamp,
     ) -> "Setting":
-        """What laser, medium and reference arm do in each of `n_frames` frames."""
+        """What laser, medium and reference arm do in the frames of these increasing numbers, of a request at `at`."""
         require(at.time_s is None or 0 <= at.time_s < math.inf, "time_s", at.time_s, "a finite number ≥ 0, seconds")
         medium, frame_time_s = self.parameters.medium, self.frame_time_us * 1e-6
-        numbers = at.first_frame + np.arange(n_frames, dtype=np.uint64)
+        n_frames = len(numbers)
         power = np.sqrt(self._laser.power(self.seed, at.stream, numbers))
         # from the number of each frame, not from that of the first: the same to the bit in any split of a request
-        since = numbers if at.time_s is None else np.arange(n_frames)
+        since = numbers if at.time_s is None else numbers - at.first_frame
         time_s = (at.time_s or 0.0) + since.astype(np.float64) * frame_time_s
         number, turn = medium.mixture(time_s)
         amplitude = self._amplitude * power

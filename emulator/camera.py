@@ -119,6 +119,11 @@ class Camera:
         return np.dtype(np.uint8 if self.adc_bits == 8 else np.uint16)
 
     @property
+    def real_type(self) -> type[np.float32 | np.float64]:
+        """Type in which light is computed for it: float32, whose rounding a converter hides, or float64 without one."""
+        return np.float64 if self.adc_bits is None else np.float32
+
+    @property
     def saturation_dn(self) -> float:
         """Digital number of a saturated pixel: min(K · full well + black level, 2^bits - 1), rounded as converted."""
         if self.adc_bits is None:

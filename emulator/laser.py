@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -58,7 +59,9 @@ class Laser:
         """Amplitude of the speckle over the image, (pixels,), of mean square 1; None: even."""
         return None if self.signal_waist == math.inf else _beam(shape, self.signal_waist).astype(np.float32)
 
-    def reference_profile(self, shape: tuple[int, int]) -> npt.NDArray[np.float32] | None:
+    def reference_profile(
+        self, shape: tuple[int, int], real: type[np.float32 | np.float64] = np.float32
+    ) -> npt.NDArray[Any] | None:
         """Real and imaginary part of the reference arm over the image, (2, pixels), of mean square 1; None: even."""
         if not (self.tilt_x or self.tilt_y) and self.reference_waist == math.inf:
             return None
@@ -66,7 +69,7 @@ class Laser:
         cycles = self.tilt_x * column + self.tilt_y * row
         angle = 2 * np.pi * (cycles - np.rint(cycles))
         wave = np.stack([np.cos(angle), np.sin(angle)]) * _beam(shape, self.reference_waist)
-        return wave.astype(np.float32)
+        return wave.astype(real)
 
 
 def _beam(shape: tuple[int, int], waist: float) -> npt.NDArray[np.float64]:

@@ -55,6 +55,7 @@ class Propagation:
         self._budget, self._backend = memory_budget_bytes, backend
         self._levels = dmd.illumination(n_features)
         self._leak = dmd.leak
+        self._real = parameters.camera.real_type
         self._padding = math.sqrt(dmd.padding_features(n_features, parameters.apparatus.dmd_mirrors))
         self._profile = parameters.laser.signal_profile(image_shape)
         self._pupil = Pupil(image_shape, self._grain.size_px, self._grain.pupil) if self._grain.size_px > 1 else None
@@ -185,10 +186,11 @@ class Propagation:
                     light = self._pooled(fields)
                 take(start + first, 0, light)
 
-    def _image(self, modes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def _image(self, modes: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Band-limited field (patterns, 2 · pixels) of modes (patterns, 2 · modes)."""
-        image = self._pupil.to_image(modes.astype(np.float32).view(np.complex64))  # type: ignore[union-attr]
-        return self._lit(np.ascontiguousarray(image).view(np.float32).reshape(len(modes), -1))
+        field = modes.astype(self._real).view(np.result_type(self._real, np.complex64))
+        image = self._pupil.to_image(field)  # type: ignore[union-attr]
+        return self._lit(np.ascontiguousarray(image).view(self._real).reshape(len(modes), -1))
 
     def _pooled(self, modes: npt.NDArray[Any]) -> Light:
         """What pixels see of several modes each, (patterns, 2 · modes).
@@ -208,7 +210,7 @@ class Propagation:
             scatter *= np.square(self._profile)
         return Light(self._lit(mean.reshape(len(modes), -1)), None, scatter)
 
-    def _lit(self, field: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def _lit(self, field: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """A field (patterns, 2 · pixels) under the envelope of the camera."""
         return field if self._profile is None else field * np.repeat(self._profile, 2)
 

@@ -39,20 +39,20 @@ def pupil_bins(image_shape: tuple[int, int], grain_px: float, pupil: PupilShape 
     require(1 <= grain_px < math.inf, "grain_px", grain_px, "a finite number ≥ 1, pixels")
     require(pupil in get_args(PupilShape), "pupil", pupil, " or ".join(map(repr, get_args(PupilShape))))
     limit = _INSIDE / (2 * grain_px)
-    rows, columns = (np.abs(np.fft.fftfreq(n)) for n in image_shape)
-    if pupil == "square":
-        inside = (rows[:, None] <= limit) & (columns <= limit)
-    else:
-        inside = rows[:, None] ** 2 + columns**2 <= limit**2
-    return np.flatnonzero(inside)
+    frequencies = [np.abs(np.fft.fftfreq(n)) for n in image_shape]
+    rows, columns = (np.flatnonzero(frequency <= limit) for frequency in frequencies)
+    bins: npt.NDArray[np.int64] = rows[:, None] * image_shape[1] + columns
+    if pupil == "circular":
+        bins = bins[frequencies[0][rows, None] ** 2 + frequencies[1][columns] ** 2 <= limit**2]
+    return bins.reshape(-1)
 
 
 def smallest_shape(n_modes: int, grain_px: float, pupil: PupilShape = "circular", multiple: int = 1) -> tuple[int, int]:
     """Smallest square image, with sides that are a multiple of `multiple` pixels, that holds `n_modes` modes."""
     require(n_modes >= 1, "n_modes", n_modes, "an int ≥ 1")
     area = math.pi / 4 if pupil == "circular" else 1.0
-    # bins on the rim make small images hold more than their share: begin one and a half grains below it
-    side = max(1, int(0.95 * grain_px * (math.sqrt(n_modes / area) - 1.5) / multiple)) * multiple
+    # a disc of radius r holds at most π (r + 1/√2)² bins, a square (2 r + 1)²: no smaller image has enough
+    side = max(1, int(grain_px * (math.sqrt(n_modes / area) - 1.5) / multiple)) * multiple
     while len(pupil_bins((side, side), grain_px, pupil)) < n_modes:
         side += multiple
     return side, side

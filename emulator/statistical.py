@@ -177,8 +177,18 @@ class StatisticalReadout:
         self._read: Reader = (NumbaReader if compiled else NumpyReader)(moments, constants)
         self.backend = self._read.backend
 
-    def read(self, vectors: npt.NDArray[np.int8], at: FrameStamp, out: Floats) -> Counts:
-        """Fill `out`, float32 (vectors, outputs), from vectors int8 (vectors, inputs) shown from frame `at` on."""
+    def read(
+        self, vectors: npt.NDArray[np.int8], at: FrameStamp, out: Floats, pauses: Integers | None = None
+    ) -> Counts:
+        """Fill `out`, float32 (vectors, outputs), from vectors int8 (vectors, inputs) shown from frame `at` on.
+
+        Args:
+            vectors: what is shown.
+            at: stamp of the first frame.
+            out: filled.
+            pauses: (vectors,) frames that are used otherwise before each vector, and not counted; None: none.
+        """
+        passed = np.zeros(len(vectors), np.int64) if pauses is None else np.cumsum(pauses)
         propagation, counts = self._bench.propagation, Counts()
         # what is held of each vector: fields of a second matrix, and sums
         chunk = max(32, CHUNK_BYTES // (8 * propagation.n_modes))
@@ -187,10 +197,12 @@ class StatisticalReadout:
         for first in range(0, len(vectors), chunk):
             part = slice(first, first + chunk)
             stamp = replace(at, first_frame=at.first_frame + counts.frames)
-            self._read_chunk(vectors[part], stamp, out[part], counts)
+            self._read_chunk(vectors[part], passed[part], stamp, out[part], counts)
         return counts
 
-    def _read_chunk(self, vectors: npt.NDArray[np.int8], at: FrameStamp, out: Floats, counts: Counts) -> None:
+    def _read_chunk(
+        self, vectors: npt.NDArray[np.int8], passed: Integers, at: FrameStamp, out: Floats, counts: Counts
+    ) -> None:
         lit = np.stack([(vectors > 0).any(axis=1), (vectors < 0).any(axis=1)], axis=1)
         always_on = self._bench.propagation.always_on(0) is not None
         displayed = lit.any(axis=1, keepdims=True) & np.ones(2, np.bool_) if always_on else lit
@@ -202,14 +214,16 @@ class StatisticalReadout:
         if not n_frames:
             return
         counts.pixel_readings += n_frames * self._bench.propagation.n_modes
-        setting = self._bench.setting(np.tile(PHASES, n_frames // STEPS), n_frames, True, at)
         row = np.flatnonzero(sides)
+        later = np.repeat(passed[row], STEPS * sides[row])
+        numbers = at.first_frame + np.arange(n_frames, dtype=np.uint64) + later.astype(np.uint64)
+        setting = self._bench.setting(np.tile(PHASES, n_frames // STEPS), numbers, True, at)
         some = vectors if len(row) == len(vectors) else vectors[row]
         first_frame = np.concatenate([[0], np.cumsum(STEPS * sides[row])])[:-1]
         first_medium = setting.medium[first_frame]
         weights = _within_segment(setting.weights, setting.medium, np.repeat(first_medium, STEPS * sides[row]))
         split = self._split(some, lit[row], displayed[row], always_on)
-        noise_key = derive_key(self._bench.seed, _OUTPUT, at.stream, at.first_frame + first_frame.astype(np.uint64))
+        noise_key = derive_key(self._bench.seed, _OUTPUT, at.stream, numbers[first_frame])
         expected = np.zeros(len(row), np.int64)
         for medium in np.unique(first_medium):
             mine = slice(*np.searchsorted(first_medium, (medium, medium + 1)))

@@ -1,5 +1,6 @@
 """The feedback of a net: hooks that insert the token tap, and what the user asks of them."""
 
+import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -63,7 +64,7 @@ class Plan:
     """Shape of the output that carries the error."""
     vectors_per_step: int
     max_frames_per_step: int
-    """Frames if no half of a vector is dark; dark ones are skipped."""
+    """Frames if no half of a vector is dark, dark ones are skipped; with probes and marks, their mean number."""
     n_inputs: int
     n_outputs: int
 
@@ -175,7 +176,7 @@ class Feedback:
         rows, n_inputs = _rows(error), error[feature_dim(error)]
         n_outputs = outputs_needed([shape[feature_dim(shape)] for _, shape in points], self._layout)
         device = self._projector.require_device(n_inputs, n_outputs)
-        return Plan(dict(points), error, rows, rows * device.info.frames_per_vector, n_inputs, n_outputs)
+        return Plan(dict(points), error, rows, math.ceil(device.info.frames(rows)), n_inputs, n_outputs)
 
     def audit(self) -> Audit:
         """Where the gradient of every parameter comes from.

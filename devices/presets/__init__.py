@@ -33,7 +33,7 @@ class Preset:
 
     def summary(self) -> str:
         """Description and every value that is on, a line each, with its unit."""
-        return f"{self.name}: {self.description}\n{summary(self.bench)}"
+        return f"{self.name}: {self.description}\n{summary(self.bench, self.readout)}"
 
 
 def preset_names() -> list[str]:

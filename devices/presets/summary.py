@@ -4,6 +4,8 @@ import dataclasses
 import math
 from typing import Any
 
+from optical_dfa.devices.readouts.maps import Calibration
+from optical_dfa.devices.readouts.settings import PhaseSteppingSettings, ReadoutSettings
 from optical_dfa.emulator import BenchParameters
 
 _UNITS = (
@@ -18,12 +20,15 @@ _UNITS = (
     ("_w", "W"),
     ("_rad", "rad"),
     ("_px", "px"),
+    ("_deg", "deg"),
     ("_bits", "bits"),
     ("tilt_x", "cycles/px"),
     ("tilt_y", "cycles/px"),
     ("envelope_waist", "half sides of the DMD"),
     ("_waist", "half widths of the image"),
     ("quantum_efficiency", "e-/photon"),
+    ("probe_every", "vectors"),
+    ("sync_every", "frames"),
 )
 """How a value's name ends, and what it is measured in; the first that fits. Others are ratios, counts and choices."""
 
@@ -41,8 +46,12 @@ def unit(name: str) -> str:
     return next((unit for end, unit in _UNITS if name.endswith(end)), "")
 
 
-def summary(bench: BenchParameters) -> str:
-    """One line for each value that is on: `camera.read_noise_e   13 e-`. What is off is not mentioned."""
+def summary(bench: BenchParameters, readout: ReadoutSettings) -> str:
+    """One line for each value that is on: `camera.read_noise_e   13 e-`. What is off is not mentioned.
+
+    Of the readout: nothing if it is four-step phase stepping and no more, otherwise its kind and values, and of probe,
+    marks and calibrations what is taken.
+    """
     shown = []
     for section, part in dataclasses.asdict(bench).items():
         kind = type(getattr(bench, section))
@@ -50,6 +59,13 @@ def summary(bench: BenchParameters) -> str:
         values = {f"{section}.{name}": value for name, value in part.items()}
         on = {name: value for name, value in values.items() if value != _OFF.get(name, defaults[name])}
         shown += [(name, f"{_text(value)} {unit(name)}".strip()) for name, value in on.items()]
+    if readout != PhaseSteppingSettings():
+        chosen = dataclasses.asdict(readout)
+        maps = chosen.pop("calibration")
+        taken = {f"calibration.{name}": frames for name, frames in maps.items() if readout.calibration != Calibration()}
+        on = {name: value for name, value in chosen.items() if value or not name.endswith("_every")}
+        values = {f"readout.{name}": value for name, value in {**on, **taken}.items()}
+        shown += [(name, f"{_text(value)} {unit(name)}".strip()) for name, value in values.items()]
     width = max(len(name) for name, _ in shown)
     return "\n".join(f"{name:{width}}  {value}" for name, value in shown)
 

@@ -110,12 +110,6 @@ class Readout(Protocol):
         """Take over a calibration of a readout with the same settings."""
 
 
-def mix_quadratures(rows: npt.NDArray[Any], outputs: slice, n_outputs: int) -> npt.NDArray[Any]:
-    """`Readout.mix` where output o is row o of T: even outputs take the first row of their pair, odd ones the other."""
-    pairs = rows.reshape(-1, 2, rows.shape[1])
-    return np.asarray(pairs[np.arange(len(pairs)), np.arange(n_outputs)[outputs] % 2])
-
-
 def later(at: FrameStamp, frames: int) -> FrameStamp:
     """The stamp of the frame that comes `frames` later."""
     return dataclasses.replace(at, first_frame=at.first_frame + frames)

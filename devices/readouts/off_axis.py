@@ -4,32 +4,35 @@ Leith and Upatnieks 1962; digital demodulation after Cuche, Marquet and Depeursi
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from optical_dfa.devices.readouts.base import Bench, Reading, count_saturated, mix_quadratures, real_type
-from optical_dfa.devices.readouts.maps import Calibration, Maps, inverse, take_maps
+from optical_dfa.devices.readouts.base import Bench, Reading, count_saturated, real_type
+from optical_dfa.devices.readouts.maps import Calibration, Maps, inverse
+from optical_dfa.devices.readouts.modes import ModeReadout
 from optical_dfa.emulator import FrameStamp
 from optical_dfa.emulator.checks import require
-from optical_dfa.emulator.pupil import Pupil
+from optical_dfa.emulator.pupil import Pupil, PupilShape, smallest_shape
 
 PATTERNS_AT_ONCE = 8
 """Patterns whose Fourier planes are held at once."""
+
+IMAGES_TRIED = 32
+"""Images tried, each with a ring of modes or 2 % of them more, until a carrier fits between the bins of one."""
 
 Carrier = tuple[float, float]
 """(k_x, k_y) in cycles per pixel: x along the columns of the image, y along its rows."""
 
 
-class OffAxis:
+class OffAxis(ModeReadout):
     """Complex field of every mode from one frame, in which the reference arm is a plane wave R·exp(2πi k·p).
 
     In the image |A|² + R² + A·R·exp(-2πi k·p) + conj(A)·R·exp(2πi k·p), the field is the band of radius k_c = 1/(2d) at
     -k of the Fourier plane. |A|² fills the radius 2 k_c: the carrier must be 3 k_c or more from the origin, so that no
     bin is shared, and the band must end at half a cycle per pixel. So an axial carrier needs a grain d > 4 pixels, a
-    diagonal one d ≥ 3.2 pixels.
+    diagonal one d ≥ 3.13 pixels.
 
     Signal-to-noise: Is R² / (f (Is + R² + s² + q²/12 + dark)), f = `pupil.kept_fraction`, see `noise`. It counts the
     light of 1/f pixels for each mode.
@@ -46,7 +49,6 @@ class OffAxis:
         ValueError: no reference arm, or a carrier between bins, too near to the origin or too far from it.
     """
 
-    outputs_per_mode = 2
     frames_per_pattern = 1
 
     def __init__(
@@ -60,52 +62,13 @@ class OffAxis:
     ) -> None:
         if not bench.info.has_reference:
             raise ValueError("off-axis readout needs a bench with a reference arm; this one has none: use anchors")
-        shape = bench.info.image_shape
-        require(pupil.image_shape == shape, "pupil.image_shape", pupil.image_shape, f"that of the images, {shape}")
-        require(0 < reference_e < math.inf, "reference_e", reference_e, "a finite number > 0, electrons")
-        self.n_modes = pupil.n_modes
-        self._bin = _checked_bin(pupil, carrier)
-        self._bench, self._pupil, self._calibration = bench, pupil, calibration
-        self._reference_e = reference_e
-        self._set_maps(Maps())
-
-    @property
-    def n_pattern_inputs(self) -> int:
-        """Binary elements of a pattern: those of a frame."""
-        return self._bench.info.n_frame_inputs
-
-    @property
-    def n_outputs(self) -> int:
-        """Two quadratures of each mode: 2m and 2m+1."""
-        return 2 * self.n_modes
-
-    @property
-    def mode_of_output(self) -> npt.NDArray[np.int64]:
-        """See `Readout`."""
-        return np.arange(self.n_outputs) // 2
-
-    def mix(self, rows: npt.NDArray[Any], outputs: slice = slice(None)) -> npt.NDArray[Any]:
-        """Output o is row o of T. See `Readout`."""
-        return mix_quadratures(rows, outputs, self.n_outputs)
-
-    def calibrate(self, at: FrameStamp) -> int:
-        """Take the maps of `calibration`; returns the frames used."""
-        maps, frames = take_maps(self._bench, self._calibration, at)
-        self._set_maps(maps)
-        return frames
-
-    def state_dict(self) -> dict[str, npt.NDArray[Any]]:
-        """The calibrated maps."""
-        return self.maps.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take over the maps of `state_dict`."""
-        self._set_maps(Maps.from_state(state, self._pupil.n_pixels))
+        super().__init__(bench, reference_e, pupil, calibration)
+        self._pupil, self._bin = pupil, _checked_bin(pupil, carrier)
 
     def _set_maps(self, maps: Maps) -> None:
-        self.maps = maps
+        super()._set_maps(maps)
         gain = maps.interference_gain(self._reference_e)
-        flat = np.ones(self._pupil.n_pixels) if gain is None else inverse(gain)
+        flat = np.ones(self.n_pixels) if gain is None else inverse(gain)
         self._to_field = flat / (self._bench.info.gain_dn_per_e * math.sqrt(self._reference_e))
         reference_dn = (
             self._reference_e if maps.reference_e is None else maps.reference_e
@@ -160,6 +123,46 @@ def carrier_on_bin(pupil: Pupil, direction_deg: float = 45.0) -> Carrier:
     raise ValueError(f"no carrier at {direction_deg:g}° fits: {reason}")
 
 
+def least_grain_px(pupil: PupilShape, direction_deg: float) -> float:
+    """Grain from which on a carrier fits in that direction, were the bins infinitely fine.
+
+    A carrier of 3 k_c, k_c = 1/(2d), whose band ends at half a cycle per pixel: d = 1 + 3·max(|cos|, |sin|). With a
+    square pupil |A|² fills a square, and it is 4 in every direction.
+    """
+    angle = math.radians(direction_deg)
+    return 4.0 if pupil == "square" else 1 + 3 * max(abs(math.cos(angle)), abs(math.sin(angle)))
+
+
+def fitting_image(n_modes: int, grain_px: float, pupil: PupilShape, direction_deg: float) -> tuple[int, Carrier]:
+    """How many modes to ask `smallest_shape` for, so that a carrier fits, and that carrier.
+
+    Bins of a small image are coarse, so that the smallest one for the modes may have none to put a carrier on.
+
+    Args:
+        n_modes: modes needed, at least.
+        grain_px: speckle grain in pixels.
+        pupil: its shape.
+        direction_deg: as of `carrier_on_bin`.
+
+    Raises:
+        ValueError: the grain is too small for a carrier in that direction.
+    """
+    least = least_grain_px(pupil, direction_deg)
+    accepted = f"{math.ceil(100 * least) / 100:g} pixels or more for an off-axis carrier at {direction_deg:g}°"
+    if pupil == "circular" and least > 3.13:
+        accepted += ", 3.13 or more at 45° (readout.direction_deg)"
+    require(grain_px >= least, "grain.size_px", grain_px, accepted)
+    reason = ""
+    for _ in range(IMAGES_TRIED):
+        optics = Pupil(smallest_shape(n_modes, grain_px, pupil), grain_px, pupil)
+        try:
+            return n_modes, carrier_on_bin(optics, direction_deg)
+        except ValueError as error:
+            reason = str(error)
+        n_modes = max(optics.n_modes + 1, round(1.02 * optics.n_modes))
+    raise ValueError(f"{reason}; tried images of up to {optics.image_shape[0]} x {optics.image_shape[1]} pixels")
+
+
 def _checked_bin(pupil: Pupil, carrier: Carrier) -> tuple[int, int]:
     """Row and column of the Fourier plane of a carrier that keeps the field apart from everything else."""
     k_x, k_y = carrier
@@ -174,7 +177,7 @@ def _checked_bin(pupil: Pupil, carrier: Carrier) -> tuple[int, int]:
     if max(abs(k_x), abs(k_y)) + pupil.cutoff > 0.5 + 1e-12:
         raise ValueError(
             f"the band of the field must end at 0.5 cycles/pixel or before: |k_x| + k_c ≤ 0.5 and |k_y| + k_c ≤ 0.5; "
-            f"got {limits}: tilt the reference less, or enlarge the grain (above 4 px for an axial carrier, 3.2 px "
+            f"got {limits}: tilt the reference less, or enlarge the grain (above 4 px for an axial carrier, 3.13 px "
             "for a diagonal one)"
         )
     if not _is_apart(pupil, place):
@@ -188,11 +191,27 @@ def _checked_bin(pupil: Pupil, carrier: Carrier) -> tuple[int, int]:
 def _is_apart(pupil: Pupil, place: tuple[int, int]) -> bool:
     """Whether the band at -carrier shares no bin with |A|² nor with the conjugate band."""
     rows, columns = pupil.image_shape
-    plane = np.zeros(pupil.n_pixels)
-    plane[pupil.bins] = 1
-    inside = plane.reshape(rows, columns)
-    # bins of |A|²: differences of two bins of the pupil, counted by an autocorrelation
-    autocorrelation = np.fft.ifft2(np.abs(np.fft.fft2(inside)) ** 2).real > 0.5
-    conjugate = np.roll(inside, place, (0, 1)) > 0  # the pupil is even: -bins are bins
-    band = np.roll(inside, (-place[0], -place[1]), (0, 1)) > 0
-    return not bool((band & (autocorrelation | conjugate)).any())
+    at_row, at_column = _signed(pupil.bins // columns, rows), _signed(pupil.bins % columns, columns)
+    # the pupil is even and has no holes: in each row it is the columns up to its reach
+    top = int(at_row.max())
+    reach = np.zeros(2 * top + 1, np.int64)
+    np.maximum.at(reach, at_row + top, at_column)
+    # bins of |A|² are differences of two bins of the pupil; in a row, up to the reaches of the widest pair
+    widest = [max(reach[s:] + reach[s:][::-1]) for s in range(2 * top + 1)]
+    on_intensity = _within(at_row - place[0], at_column - place[1], np.asarray(widest))
+    from_conjugate = _signed(at_row - 2 * place[0], rows), _signed(at_column - 2 * place[1], columns)
+    return not bool((on_intensity | _within(*from_conjugate, reach[top:])).any())
+
+
+def _signed(bins: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:
+    """Bins of n modulo n, as numbers around 0."""
+    return (bins + n // 2) % n - n // 2
+
+
+def _within(
+    row: npt.NDArray[np.int64], column: npt.NDArray[np.int64], reach: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """Whether bins lie in a set that holds, in the row r or -r, the columns up to `reach[r]` on both sides."""
+    inside = np.abs(row) < len(reach)
+    found: npt.NDArray[np.bool_] = inside & (np.abs(column) <= reach[np.where(inside, np.abs(row), 0)])
+    return found

@@ -1,20 +1,14 @@
 """Phase stepping: three or four frames of one pattern, the phase of the reference arm stepped between them."""
 
 import math
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from optical_dfa.devices.readouts.base import (
-    Bench,
-    Reading,
-    count_saturated,
-    mix_quadratures,
-    real_type,
-)
-from optical_dfa.devices.readouts.maps import Calibration, Maps, inverse, take_maps
+from optical_dfa.devices.readouts.base import Bench, Reading, count_saturated, real_type
+from optical_dfa.devices.readouts.maps import Calibration, Maps, inverse
+from optical_dfa.devices.readouts.modes import ModeReadout
 from optical_dfa.emulator import FrameStamp
 from optical_dfa.emulator.arrays import is_cupy
 from optical_dfa.emulator.checks import require
@@ -27,7 +21,7 @@ THREAD_PIXELS = 1 << 18
 """Pixels of patterns, about 0.15 ms, that are worth a thread."""
 
 
-class PhaseStepping:
+class PhaseStepping(ModeReadout):
     """Complex field at every pixel from N = 3 or 4 frames, the reference stepped by 2π/N.
 
     With φ_k = 2πk/N, A = Σ_k I_k exp(iφ_k) / (N R):
@@ -48,8 +42,6 @@ class PhaseStepping:
             pixels, and the noise is lower by `pupil.kept_fraction`. None: one mode per pixel.
     """
 
-    outputs_per_mode = 2
-
     def __init__(
         self,
         bench: Bench,
@@ -65,59 +57,19 @@ class PhaseStepping:
                 "phase stepping needs a bench with a reference arm and a phase modulator; this one has not both"
             )
         require(steps in (3, 4), "steps", steps, "3 or 4")
-        require(0 < reference_e < math.inf, "reference_e", reference_e, "a finite number > 0, electrons")
-        if pupil is not None:
-            shape = bench.info.image_shape
-            require(pupil.image_shape == shape, "pupil.image_shape", pupil.image_shape, f"that of the images, {shape}")
-        self.steps = steps
-        self.n_modes = math.prod(bench.info.image_shape) if pupil is None else pupil.n_modes
-        self._bench, self._calibration, self._pupil = bench, calibration, pupil
-        self._reference_e = reference_e
+        self.steps, self._pupil = steps, pupil
+        super().__init__(bench, reference_e, pupil, calibration)
         self._scale = 1 / (steps * math.sqrt(reference_e) * bench.info.gain_dn_per_e)
         self._compiled = backend != "numpy" and why_unavailable(()) is None
         self._phases = np.arange(steps) * (2 * math.pi / steps)
-        self._set_maps(Maps())
 
     @property
     def frames_per_pattern(self) -> int:
         """One frame for each step."""
         return self.steps
 
-    @property
-    def n_pattern_inputs(self) -> int:
-        """Binary elements of a pattern: those of a frame."""
-        return self._bench.info.n_frame_inputs
-
-    @property
-    def n_outputs(self) -> int:
-        """Two quadratures of each mode: 2m and 2m+1."""
-        return 2 * self.n_modes
-
-    @property
-    def mode_of_output(self) -> npt.NDArray[np.int64]:
-        """See `Readout`."""
-        return np.arange(self.n_outputs) // 2
-
-    def mix(self, rows: npt.NDArray[Any], outputs: slice = slice(None)) -> npt.NDArray[Any]:
-        """Output o is row o of T. See `Readout`."""
-        return mix_quadratures(rows, outputs, self.n_outputs)
-
-    def calibrate(self, at: FrameStamp) -> int:
-        """Take the maps of `calibration`; returns the frames used."""
-        maps, frames = take_maps(self._bench, self._calibration, at)
-        self._set_maps(maps)
-        return frames
-
-    def state_dict(self) -> dict[str, npt.NDArray[Any]]:
-        """The calibrated maps."""
-        return self.maps.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take over the maps of `state_dict`."""
-        self._set_maps(Maps.from_state(state, math.prod(self._bench.info.image_shape)))
-
     def _set_maps(self, maps: Maps) -> None:
-        self.maps = maps
+        super()._set_maps(maps)
         gain = maps.interference_gain(self._reference_e)
         self._correction = None if gain is None else np.repeat(inverse(gain), 2)
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from optical_dfa.devices import EmulatedDevice, Preset, make_device
+from optical_dfa.devices import DeviceInfo, EmulatedDevice, Preset, make_device
+from optical_dfa.devices.base import expected_frames
 from optical_dfa.devices.errors import InvalidConfig
 from optical_dfa.emulator import Apparatus, BenchParameters
 
@@ -29,11 +30,9 @@ def projection_cost(
     apparatus: Apparatus,
     exposure_us: float,
     n_pixels: int,
-    frames_per_vector: int,
-    vectors: float = 1.0,
-    dark_fraction: float = 0.0,
+    frames: float,
 ) -> Cost:
-    """Cost of projecting vectors one after the other: frames · frame time, and the machine's power over that time.
+    """Cost of displaying frames one after the other: frames · frame time, and the machine's power over that time.
 
     Frame time: max(minimum, max(2.6875 µs · rows + 32.25 µs, exposure) + 50 µs), rows = ⌈pixels / 2040⌉, the rule of
     the vendor's software (lightonml 1.4.3), by `Apparatus.frame_time_us`. Nothing else is counted: no transfer to the
@@ -43,17 +42,8 @@ def projection_cost(
         apparatus: speed and power of the machine.
         exposure_us: exposure time, microseconds.
         n_pixels: camera pixels read.
-        frames_per_vector: most frames displayed for one ternary vector.
-        vectors: number of vectors.
-        dark_fraction: fraction of the sides (+ and -) of the vectors that have no feature ON, 0 … 1; their frames are
-            skipped.
-
-    Raises:
-        ValueError: `dark_fraction` is out of range.
+        frames: how many; of vectors, `device.info.frames(vectors, dark_fraction)`.
     """
-    if not 0 <= dark_fraction <= 1:
-        raise ValueError(f"dark_fraction must be from 0 to 1; got {dark_fraction!r}")
-    frames = vectors * frames_per_vector * (1 - dark_fraction)
     seconds = frames * apparatus.frame_time_us(n_pixels, exposure_us) * 1e-6
     return Cost(frames, seconds, seconds * apparatus.power_w)
 
@@ -76,6 +66,15 @@ class Sized:
     """Most frames of one ternary vector."""
     frame_time_us: float
     power_w: float
+    probe_frames: float = 0.0
+    """Frames of a probe for each vector."""
+    mark_frames: float = 0.0
+    """Frames of marks for each other frame."""
+
+    def frames(self, vectors: float, dark_fraction: float = 0.0) -> float:
+        """Frames that so many vectors take; see `optical_dfa.devices.DeviceInfo.frames`."""
+        each = (self.frames_per_vector, self.probe_frames, self.mark_frames)
+        return expected_frames(*each, vectors, dark_fraction)
 
 
 class Optics:
@@ -108,31 +107,29 @@ class Optics:
             optical_dfa.devices.InvalidConfig: more than its mirrors or its camera hold.
         """
         geometry = self._geometry(n_inputs, n_outputs)
+        info = geometry.info
         return Sized(
             preset=geometry.preset.name,
             n_inputs=n_inputs,
             n_outputs=n_outputs,
-            n_pixels=geometry.n_pixels,
-            frames_per_vector=geometry.frames_per_vector,
-            frame_time_us=geometry.apparatus.frame_time_us(geometry.n_pixels, geometry.exposure_us),
+            n_pixels=info.n_pixels,
+            frames_per_vector=info.frames_per_vector,
+            frame_time_us=geometry.apparatus.frame_time_us(info.n_pixels, geometry.exposure_us),
             power_w=geometry.apparatus.power_w,
+            probe_frames=info.probe_frames,
+            mark_frames=info.mark_frames,
         )
 
     def cost(self, n_inputs: int, n_outputs: int, vectors: float = 1.0, dark_fraction: float = 0.0) -> Cost:
-        """Cost of projecting that many vectors; see `projection_cost`.
+        """Cost of projecting that many vectors; see `projection_cost`, and for the last two `DeviceInfo.frames`.
 
         Raises:
             optical_dfa.devices.InvalidConfig: more than its mirrors or its camera hold.
+            ValueError: `dark_fraction` is out of range.
         """
         geometry = self._geometry(n_inputs, n_outputs)
-        return projection_cost(
-            geometry.apparatus,
-            geometry.exposure_us,
-            geometry.n_pixels,
-            geometry.frames_per_vector,
-            vectors,
-            dark_fraction,
-        )
+        frames = geometry.info.frames(vectors, dark_fraction)
+        return projection_cost(geometry.apparatus, geometry.exposure_us, geometry.info.n_pixels, frames)
 
     def accepts(self, n_inputs: int, n_outputs: int) -> bool:
         """Whether the mirrors and the camera hold that much."""
@@ -147,7 +144,7 @@ class Optics:
         key = n_inputs, n_outputs
         if key not in self._known:
             device = self._device(n_inputs, n_outputs)
-            self._known[key] = _Geometry(device.preset, device.info.n_pixels, device.info.frames_per_vector)
+            self._known[key] = _Geometry(device.preset, device.info)
         return self._known[key]
 
     def _device(self, n_inputs: int, n_outputs: int) -> EmulatedDevice:
@@ -158,8 +155,7 @@ class Optics:
 
 class _Geometry(NamedTuple):
     preset: Preset
-    n_pixels: int
-    frames_per_vector: int
+    info: DeviceInfo
 
     @property
     def apparatus(self) -> Apparatus:

@@ -175,15 +175,15 @@ def _break_even(estimate: Estimate) -> Section:
             lines.append((name, label, *cells, f"{found[0].measured_to:,}", f"{found[0].limit:,}"))
         errors.append(f"{name} {max(law.worst_error for law in estimate.laws if law.axis == name):.0%}")
     size, whole = estimate.size, estimate.whole_camera
-    lit = 1 - estimate.of_case("as displayed").dark_fraction
+    dark = estimate.of_case("as displayed").dark_fraction
     digital = max(
         (point for point in estimate.points if point.size.n_classes == size.n_classes),
         key=lambda point: point.size.batch * point.size.n_outputs,
     )
     per_output = {
         "digital": digital.times.projection / (digital.size.batch * digital.size.n_outputs),
-        "here": lit * estimate.optics.frames_per_vector * estimate.optics.frame_time_us * 1e-6 / size.n_outputs,
-        "whole": lit * whole.frames_per_vector * whole.frame_time_us * 1e-6 / whole.n_outputs,
+        "here": estimate.optics.frames(1, dark) * estimate.optics.frame_time_us * 1e-6 / size.n_outputs,
+        "whole": whole.frames(1, dark) * whole.frame_time_us * 1e-6 / whole.n_outputs,
     }
     shown = {name: duration(seconds) for name, seconds in per_output.items()}
     return Section(

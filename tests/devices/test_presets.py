@@ -30,6 +30,8 @@ UNITS = {
     "_level_dn": "DN",
     "_tau_s": "s",
     "_rad": "rad",
+    "_px": "px",
+    "_deg": "deg",
 }
 
 
@@ -47,7 +49,7 @@ def text(preset: str) -> str:
 
 
 def test_names() -> None:
-    assert preset_names() == ["ideal", "lab-bench", "lighton-aurora", "phase-stepping", "worst-case"]
+    assert preset_names() == ["ideal", "lab-bench", "lighton-aurora", "off-axis", "phase-stepping", "worst-case"]
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -56,6 +58,8 @@ def test_a_preset_is_what_its_file_says(name: str) -> None:
     content: dict[str, Any] = yaml.safe_load(text(name))
     assert (preset.name, preset.description) == (name, content.pop("description"))
     assert preset.description
+    readout = dataclasses.asdict(preset.readout)
+    assert readout == {**dataclasses.asdict(type(preset.readout)()), **content.pop("readout", {})}
     assert {section: content[section].keys() for section in ("photometry", "apparatus")} == {
         section: dataclasses.asdict(getattr(preset.bench, section)).keys() for section in ("photometry", "apparatus")
     }
@@ -95,6 +99,21 @@ def test_numbers_of_phase_stepping() -> None:
         "apparatus.min_frame_time_us": 500.0,
         "apparatus.power_w": 30.0,
     }
+
+
+def test_the_off_axis_preset_is_that_of_phase_stepping_with_a_coarser_grain_and_less_light() -> None:
+    """Working point and grain of the simulated 34 to 38 dB; see `tests/devices/test_modes.py` for the measured ones."""
+    preset, other = load_preset("off-axis"), load_preset("phase-stepping")
+    assert values(preset.bench) == values(other.bench) | {
+        "photometry.signal_e_per_feature": 100.0,
+        "photometry.reference_e": 1000.0,
+        "grain.size_px": 6.0,
+    }
+    assert [" ".join(line.split()) for line in preset.summary().splitlines()[-3:]] == [
+        "grain.size_px 6 px",
+        "readout.kind off_axis",
+        "readout.direction_deg 45 deg",
+    ]
 
 
 def test_the_ideal_preset_has_nothing_switched_on() -> None:
@@ -240,7 +259,7 @@ def test_all_faults_are_reported_at_once() -> None:
     }
 
 
-KNOWN = "ideal, lab-bench, lighton-aurora, phase-stepping, worst-case"
+KNOWN = "ideal, lab-bench, lighton-aurora, off-axis, phase-stepping, worst-case"
 
 
 @pytest.mark.parametrize(
@@ -290,19 +309,47 @@ medium.decorrelation_tau_s       100,000 s"""
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"grain": {"size_px": 2.0}}, "grain.size_px must be at most 1 pixel"),
-        ({"laser": {"tilt_y": 0.1}}, "laser.tilt_x, laser.tilt_y must be 0"),
+        (
+            {"grain": {"size_px": 2.0}, "readout": {"kind": "anchored"}},
+            "grain.size_px must be 1, one mode a pixel, for the anchored readout, or choose another; got 2.0",
+        ),
+        ({"laser": {"tilt_y": 0.1}}, "laser.tilt_x, laser.tilt_y must be 0: the readout phase_stepping reads a level"),
+        (
+            {"preset": "off-axis", "laser": {"tilt_y": 0.1}},
+            "laser.tilt_x, laser.tilt_y must be 0: the off-axis readout tilts the reference arm itself",
+        ),
+        (
+            {"preset": "off-axis", "laser": {"signal_waist": 2.0}},
+            "laser.signal_waist must be .inf where the grain is larger than a pixel, or set readout.calibration.flat_f",
+        ),
+        (
+            {"grain": {"size_px": 2.0}, "laser": {"reference_waist": 2.0}},
+            "laser.reference_waist must be .inf where the grain is larger than a pixel, or set readout.calibration.ref",
+        ),
+        (
+            {"preset": "off-axis", "grain": {"size_px": 1.0}},
+            "grain.size_px must be 3.13 pixels or more for an off-axis",
+        ),
+        (
+            {"preset": "off-axis", "grain": {"size_px": 3.5}, "readout": {"direction_deg": 0.0}},
+            "grain.size_px must be 4 pixels or more for an off-axis carrier at 0°, 3.13 or more at 45°",
+        ),
+        (
+            {"preset": "off-axis", "grain": {"size_px": 3.9, "pupil": "square"}},
+            "grain.size_px must be 4 pixels or more for an off-axis carrier at 45°; got 3.9",
+        ),
+        ({"preset": "off-axis", "readout": {"direction_deg": math.nan}}, "direction_deg must be a finite number, deg"),
         (
             {"dmd": {"contrast": 10.0}, "readout": {"kind": "anchored"}},
-            "dmd, grain must be off for the anchored readout",
+            "dmd must be off for the anchored readout, or choose another; got Dmd",
         ),
         (
             {"grain": {"size_px": 0.5}, "readout": {"kind": "anchored"}},
-            "dmd, grain must be off for the anchored readout",
+            "grain.size_px must be 1, one mode a pixel, for the anchored readout",
         ),
         (
             {"laser": {"signal_waist": 2.0}, "readout": {"kind": "anchored"}},
-            "laser.signal_waist must be off for the anch",
+            "laser.signal_waist must be .inf for the anch",
         ),
     ],
 )

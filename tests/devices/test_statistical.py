@@ -143,6 +143,11 @@ def test_warns_of_saturation_as_frames_do() -> None:
         ({"preset": "ideal"}, "camera.adc_bits must be 8, 10 or 12 for fidelity 'statistical', or fidelity 'frames'"),
         ({"camera": {"dropped_frames": 0.01}}, "camera.dropped_frames must be 0 for fidelity 'statistical'"),
         ({"readout": {"steps": 3}}, "readout must be phase_stepping in 4 steps without calibration"),
+        ({"preset": "off-axis"}, "readout must be phase_stepping in 4 steps .* or fidelity 'frames'; got OffAxisS"),
+        (
+            {"grain": {"size_px": 2.5}},
+            "grain.size_px must be 1 for fidelity 'statistical', or fidelity 'frames'; got 2.5",
+        ),
         ({"grain": {"size_px": 0.5}}, "grain.size_px must be 1 for fidelity 'statistical'"),
         ({"medium": {"decorrelation_tau_s": 0.01}}, "decorrelation_tau_s must be at least"),
     ],

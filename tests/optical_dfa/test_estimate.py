@@ -69,16 +69,22 @@ def test_a_step_of_the_mnist_net() -> None:
         optics.cost(10, 512, 128, 1.5)
 
 
-def test_the_model_counts_what_the_device_counts() -> None:
-    """Frames, seconds and joules of `Usage` are those of the model at the dark fraction of the vectors."""
-    vectors = np.array([[1, 0, -1], [0, 0, -1], [0, 0, 0], [1, 1, 0]], np.int8)
-    assert dark_fraction(vectors) == 4 / 8
-    options: dict[str, Any] = {"backend": "numpy", "apparatus": {"min_frame_time_us": 700.0, "power_w": 12.0}}
+@pytest.mark.parametrize("preset", ["phase-stepping", "off-axis"])
+def test_the_model_counts_what_the_device_counts(preset: str) -> None:
+    """Frames, seconds and joules of `Usage` are those of the model at the dark fraction of the vectors, and F₀."""
+    vectors = np.array([[1, 0, -1], [0, 0, -1], [0, -1, 0], [1, 1, 0], [1, 0, -1], [1, 0, -1]], np.int8)
+    assert dark_fraction(vectors) == 3 / 12
+    options: dict[str, Any] = {"apparatus": {"min_frame_time_us": 700.0, "power_w": 12.0}}
+    steps = 1 if preset == "off-axis" else 4
+    options |= {"backend": "numpy", "preset": preset, "readout": {"probe_every": 3}}
     with open_device("emulator", n_inputs=3, n_outputs=5, **options) as device:
+        first = replace(device.usage)
         device.project(vectors)
         usage = device.usage
+        assert (first.frames, usage.frames) == (steps, steps * (1 + 9 + 2))
     cost = Optics({"name": "emulator", **options}).cost(3, 5, len(vectors), dark_fraction(vectors))
-    assert (usage.frames, usage.device_seconds, usage.device_joules) == pytest.approx(
+    spent = (usage.frames - first.frames, usage.device_seconds - first.device_seconds)
+    assert (*spent, usage.device_joules - first.device_joules) == pytest.approx(
         (cost.frames, cost.seconds, cost.joules)
     )
 
@@ -159,6 +165,11 @@ def test_largest_accepted() -> None:
     assert Optics({"name": "emulator"}).accepts(1_039_680, 4_439_040)
     assert not Optics({"name": "emulator"}).accepts(10, 4_439_041)
     assert not Optics({"name": "emulator"}).accepts(1_039_681, 10)
+    off_axis = Optics({"name": "emulator", "preset": "off-axis"})
+    outputs = 2 * 2_219_520 * np.pi / 4 / 6**2  # two outputs a mode, π/4 of a mode for each grain of 6 x 6 pixels
+    assert off_axis.accepts(10, round(0.99 * outputs))
+    assert not off_axis.accepts(10, round(1.01 * outputs))
+    assert not off_axis.accepts(10, 1 << 31)
 
 
 def synthetic(size: Size) -> Times:

@@ -22,6 +22,10 @@ BENCHES: dict[str, dict[str, Any]] = {
     "Poisson below 20 e-": {"camera": {"poisson_below_e": 20.0}, "photometry": {"reference_e": 300.0}},
     "laser noise 1 %": {"laser": {"intensity_noise": 0.01}},
     "piston and vibration": {"medium": {"piston_walk_rad": 0.5, "vibration_rad": 0.1}},
+    "piston tracked": {
+        "medium": {"piston_walk_rad": 0.5, "vibration_rad": 0.1},
+        "readout": {"probe_every": 16},
+    },
     "drift, tau 20 s": {"medium": {"decorrelation_tau_s": 20.0}},
     "contrast 1000": {"dmd": {"contrast": 1000.0, "padding": True}},
     "uneven beams": {"laser": {"signal_waist": 1.5, "reference_waist": 1.5}, "dmd": {"envelope_waist": 1.2}},

@@ -12,10 +12,13 @@ from optical_dfa.devices import ProjectionDevice, Usage, make_device
 from optical_dfa.measure import save_matrix
 
 # Ten features ON a side give Is 250 e- beside R² 1500 e-: no pixel near the full well of 10,000 e-.
+DIM = {"photometry": {"signal_e_per_feature": 25.0}}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "digital": ("digital", {}),
     "ideal": ("emulator", {"preset": "ideal"}),
-    "noisy": ("emulator", {"photometry": {"signal_e_per_feature": 25.0}}),
+    "noisy": ("emulator", DIM),
+    "tracked": ("emulator", {"readout": {"probe_every": 3}, "medium": {"piston_walk_rad": 0.2}, **DIM}),
+    "off-axis": ("emulator", {"preset": "off-axis", **DIM}),
 }
 EXACT_KINDS = ("digital", "ideal")
 every_kind = pytest.mark.parametrize("kind", KINDS)

@@ -142,7 +142,7 @@ def test_settings_of_presets() -> None:
 @pytest.mark.parametrize(
     ("readout", "message"),
     [
-        ({"kind": "phase-stepping"}, "must be one of phase_stepping, anchored; got 'phase-stepping'. Did you mean"),
+        ({"kind": "phase-stepping"}, "must be one of phase_stepping, off_axis, anchored; got 'phase-stepping'. Di"),
         ({"step": 3}, "readout.step: unknown key. Did you mean 'steps'?"),
         ({"steps": 5}, "readout.steps: must be one of 3, 4; got 5"),
         ({"kind": "anchored", "n_anchors": 0}, "n_anchors must be an int ≥ 1; got 0"),

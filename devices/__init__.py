@@ -19,6 +19,7 @@ from optical_dfa.devices.errors import (
     SaturationWarning,
     UnknownDevice,
 )
+from optical_dfa.devices.matrix import MatrixDevice
 from optical_dfa.devices.measured import MeasuredDevice
 from optical_dfa.devices.presets import Preset, load_preset, preset_names
 from optical_dfa.devices.readouts.anchored import Anchored, anchor_patterns
@@ -58,6 +59,7 @@ __all__ = [
     "InvalidConfig",
     "InvalidVectors",
     "Light",
+    "MatrixDevice",
     "MeasuredDevice",
     "OffAxis",
     "PhaseStepping",

@@ -216,6 +216,11 @@ class ProjectionDevice(abc.ABC):
             project = on_current_stream(self.project, vectors) if is_cupy(vectors) else self.project
             return self._worker.submit(project, vectors.copy())  # the caller may go on with the array
 
+    def spec(self) -> dict[str, Any]:
+        """Name, sizes and options with which `open_device` makes this device again; its position is in `state_dict`."""
+        sizes = {"n_inputs": self.info.n_inputs, "n_outputs": self.info.n_outputs}
+        return {"name": self.info.name, **sizes, **self.settings}
+
     @property
     def fingerprint(self) -> str:
         """Identity of matrix, geometry and output map, 16 hexadecimal digits.

@@ -1,6 +1,7 @@
 """The device of a measured matrix: what a real or emulated device does, without it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -75,6 +76,10 @@ class MeasuredDevice(ProjectionDevice):
             return np.empty((0, self.info.n_inputs), np.float32)
         low, high = sorted((chosen[0], chosen[-1]))
         return _on_grid(self._file.rows(low, high + 1))[:: abs(chosen.step)][:: 1 if chosen.step > 0 else -1]
+
+    def spec(self) -> dict[str, Any]:
+        """As of any device; what the file says of itself is no option."""
+        return {name: value for name, value in super().spec().items() if name != "measured_on"}
 
     def _open(self) -> None:
         try:

@@ -15,6 +15,7 @@ from optical_dfa.devices.digital import DigitalDevice
 from optical_dfa.devices.emulated import EmulatedDevice
 from optical_dfa.devices.errors import DeviceUnavailable, InvalidConfig, UnknownDevice
 from optical_dfa.devices.faults import Fault, listed, nearest, unknown_key
+from optical_dfa.devices.matrix import MatrixDevice
 from optical_dfa.devices.measured import MeasuredDevice
 from optical_dfa.emulator.checks import ParameterError
 
@@ -25,6 +26,7 @@ DeviceFactory = Callable[..., ProjectionDevice]
 _BUILT_IN: dict[str, DeviceFactory] = {
     "digital": DigitalDevice,
     "emulator": EmulatedDevice,
+    "matrix": MatrixDevice,
     "measured": MeasuredDevice,
 }
 

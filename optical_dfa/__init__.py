@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from optical_dfa.devices import open_device
     from optical_dfa.encode import Ternarize
     from optical_dfa.errors import AttachError, FeedbackError, FeedbackShapeError, NonFiniteError
-    from optical_dfa.feedback import Feedback, Plan
+    from optical_dfa.feedback import Feedback, feedback_of
+    from optical_dfa.marks import feedback_point, feedback_tap
+    from optical_dfa.plan import Plan
+    from optical_dfa.projection import Projection
+    from optical_dfa.validation import Finding, Validation, validate
 
 __version__ = "0.1.0"
 
@@ -22,12 +26,19 @@ __all__ = [
     "Feedback",
     "FeedbackError",
     "FeedbackShapeError",
+    "Finding",
     "NonFiniteError",
     "Plan",
+    "Projection",
     "Ternarize",
+    "Validation",
     "__version__",
     "attach",
+    "feedback_of",
+    "feedback_point",
+    "feedback_tap",
     "open_device",
+    "validate",
 ]
 
 _HOMES = {
@@ -36,11 +47,18 @@ _HOMES = {
     "Feedback": "feedback",
     "FeedbackError": "errors",
     "FeedbackShapeError": "errors",
+    "Finding": "validation",
     "NonFiniteError": "errors",
-    "Plan": "feedback",
+    "Plan": "plan",
+    "Projection": "projection",
     "Ternarize": "encode",
+    "Validation": "validation",
     "attach": "attachment",
+    "feedback_of": "feedback",
+    "feedback_point": "marks",
+    "feedback_tap": "marks",
     "open_device": "devices",
+    "validate": "validation",
 }
 
 

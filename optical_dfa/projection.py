@@ -4,9 +4,11 @@ Being opaque is what lets a NumPy device live inside `torch.compile(fullgraph=Tr
 breaks both, `torch.library.custom_op` breaks the second. The device is found by an integer handle.
 """
 
-import threading
+import math
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, Literal
 
@@ -15,9 +17,10 @@ import torch
 from torch import Tensor
 
 from optical_dfa.cupy_bridge import project_on_gpu, stays_on_gpu
+from optical_dfa.device_source import DeviceSource
 from optical_dfa.devices import ProjectionDevice
 from optical_dfa.encode import Ternarize
-from optical_dfa.errors import FeedbackShapeError, NonFiniteError
+from optical_dfa.errors import NonFiniteError
 
 NonFinite = Literal["raise", "nan"]
 
@@ -26,28 +29,56 @@ SAMPLE_VECTORS = 256
 is, on the GPU too."""
 
 
+@dataclass(frozen=True)
+class Projection:
+    """One projection, as `Feedback.on_projection` reports it; tensors are where the error is, and not to be changed."""
+
+    error: Tensor
+    """float32 (rows, error features): the error vectors; rows that held NaN or infinity are zero."""
+    encoded: Tensor
+    """What was displayed: int8 (rows, error features), -1, 0 or 1; or float32, the error itself."""
+    scale: Tensor | None
+    """float32 (rows, 1): factors that restore the magnitude, error ≈ scale · encoded; None: encoded is the error."""
+    field: Tensor
+    """float32 (rows, outputs): what the device gave for `encoded`, unit gain, before magnitudes are restored."""
+    device: ProjectionDevice
+
+    @property
+    def snr_db(self) -> float | None:
+        """Signal-to-noise ratio of `field`, decibels, by the law of `measured_snr_db`; displays nothing.
+
+        Computed when it is asked for, by the exact product with `device.effective_matrix`. None where the device is
+        exact or does not know its matrix, and for vectors that are all zero.
+        """
+        matrix = None if self.device.info.exact else self.device.effective_matrix(slice(self.field.shape[1]))
+        if matrix is None:
+            return None
+        exact = self.encoded.double() @ torch.from_numpy(matrix).to(self.field.device).double().T
+        signal, noise = float(exact.square().sum()), float((self.field - exact).square().sum())
+        return 10 * math.log10(signal / noise) if signal and noise else None
+
+
 class Projector:
     """Encodes errors, projects them on a device, and restores their magnitude.
 
     Args:
-        make_device: gives an open device for (n_inputs, n_outputs); called at the first projection.
+        source: gives an open device for the sizes of the first projection.
         encoder: None sends the real error to a device that takes it.
         nonfinite: what to do with a row that holds NaN or infinity: `raise`, or `nan`: it is not displayed and its
             feedback is NaN, so that a GradScaler skips the step.
     """
 
-    def __init__(
-        self, make_device: Callable[[int, int], ProjectionDevice], encoder: Ternarize | None, nonfinite: NonFinite
-    ) -> None:
-        self._make_device = make_device
-        self._lock = threading.Lock()
-        self.device: ProjectionDevice | None = None
+    def __init__(self, source: DeviceSource, encoder: Ternarize | None, nonfinite: NonFinite) -> None:
+        self.source = source
         self.encoder = encoder
         self.nonfinite = nonfinite
         self.calls = 0
         self.nonfinite_rows = 0
         self._sample: Tensor | None = None
-        self._pending_device_state: Mapping[str, Any] | None = None
+        self._register()
+
+    def _register(self) -> None:
+        self.observers: OrderedDict[int, Callable[[Projection], None]] = OrderedDict()
         self.handle = next(_handles)
         _projectors[self.handle] = self
 
@@ -56,26 +87,9 @@ class Projector:
         """The most recently displayed vectors, at most `SAMPLE_VECTORS`; None before the first."""
         return None if self._sample is None else self._sample.numpy(force=True)
 
-    def require_device(self, n_inputs: int, n_outputs: int) -> ProjectionDevice:
-        """The device, made at the first call; refused if it is of the wrong size."""
-        with self._lock:
-            if self.device is None:
-                self.device = self._make_device(n_inputs, n_outputs)
-            if self._pending_device_state is not None:  # stays, and is refused again, if it belongs to another device
-                self.device.load_state_dict(self._pending_device_state)
-                self._pending_device_state = None
-        info = self.device.info
-        if info.n_inputs != n_inputs or info.n_outputs < n_outputs:
-            raise FeedbackShapeError(
-                f"the error has {n_inputs} features and the feedback points need {n_outputs} outputs, but device "
-                f"{info.name!r} has {info.n_inputs} inputs and {info.n_outputs} outputs: open one of the right size, "
-                "or give attach the device's name and let it be sized to the net"
-            )
-        return self.device
-
     def __call__(self, error: Tensor, n_outputs: int) -> Tensor:
         """Project: error (rows, features) → float32 (rows, n_outputs) on the error's device."""
-        device = self.require_device(error.shape[1], n_outputs)
+        device = self.source.require(error.shape[1], n_outputs)
         error = error.detach().float()
         finite = error.isfinite().all(1)
         bad = len(error) - int(finite.sum())
@@ -86,24 +100,24 @@ class Projector:
                     "loss, or attach with nonfinite='nan' to let a GradScaler skip the step"
                 )
             error = error.masked_fill(~finite[:, None], 0.0)
-        if self.encoder is None:
-            fields = self._display(device, error, n_outputs)
-        else:
-            vectors, scale = self.encoder(error, self.calls)
-            fields = self._display(device, vectors, n_outputs) * scale
+        vectors, scale = (error, None) if self.encoder is None else self.encoder(error, self.calls)
+        shown = self._display(device, vectors)[:, :n_outputs]
+        for observer in tuple(self.observers.values()):
+            observer(Projection(error, vectors, scale, shown, device))
+        fields = shown if scale is None else shown * scale
         self.calls += 1
         self.nonfinite_rows += bad
-        return fields.masked_fill_(~finite[:, None], float("nan")) if bad else fields
+        return fields.masked_fill(~finite[:, None], float("nan")) if bad else fields
 
-    def _display(self, device: ProjectionDevice, vectors: Tensor, n_outputs: int) -> Tensor:
+    def _display(self, device: ProjectionDevice, vectors: Tensor) -> Tensor:
         if stays_on_gpu(device, vectors):
             fields = project_on_gpu(device, vectors)
-            if self.encoder is None:
+            if self.encoder is None or self.observers:
                 fields = fields.clone()  # otherwise magnitudes are restored, which copies too; see `cupy_bridge`
         else:
             fields = torch.from_numpy(device.project(vectors.cpu().numpy())).to(vectors.device)
         self._keep(vectors)
-        return fields[:, :n_outputs]
+        return fields
 
     def _keep(self, vectors: Tensor) -> None:
         """Keep the last vectors in mind, where they are: a few of them, and no wait for a GPU."""
@@ -114,17 +128,20 @@ class Projector:
 
     def state_dict(self) -> dict[str, Any]:
         """Position of encoder and device, plain values only."""
-        device = self._pending_device_state if self.device is None else self.device.state_dict()
-        return {"calls": self.calls, "device": device}
+        return {"calls": self.calls, "device": self.source.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state` was saved; a device that is not made yet takes its part when it is."""
-        if state["device"] is not None:
-            if self.device is None:
-                self._pending_device_state = state["device"]
-            else:
-                self.device.load_state_dict(state["device"])
+        self.source.load_state_dict(state["device"])
         self.calls = int(state["calls"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the observers and the handle: a copy has its own."""
+        return {name: value for name, value in vars(self).items() if name not in ("observers", "handle")}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        vars(self).update(state)
+        self._register()
 
 
 _handles = count()

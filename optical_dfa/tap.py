@@ -35,45 +35,69 @@ def outputs_needed(widths: Sequence[int], layout: Layout) -> int:
 
 
 class Branch(torch.autograd.Function):
-    """h → token. Backward: the token's feedback, scaled by 1/√(features of h), is h's gradient."""
+    """h → token. Backward: the token's feedback times the scale is h's gradient."""
 
     @staticmethod
-    def forward(h: Tensor) -> Tensor:  # noqa: D102
+    def forward(h: Tensor, scale: float | None) -> Tensor:  # noqa: D102
         return h.new_zeros(()).expand(h.shape)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:  # noqa: D102
-        ctx.scale = output.shape[feature_dim(output.shape)] ** -0.5
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float | None], output: Tensor) -> None:  # noqa: D102
+        scale = inputs[1]
+        ctx.scale = output.shape[feature_dim(output.shape)] ** -0.5 if scale is None else scale
 
     @staticmethod
-    def backward(ctx: Any, feedback: Tensor) -> Tensor:  # noqa: D102
+    def backward(ctx: Any, feedback: Tensor) -> tuple[Tensor, None]:  # noqa: D102
         scale: float = ctx.scale
-        return feedback * scale
+        return feedback * scale, None
 
 
 class Tap(torch.autograd.Function):
-    """(output, tokens) → output. Backward: the error goes on unchanged; its projection goes to the tokens."""
+    """(outputs, tokens) → outputs. Backward: the errors go on unchanged; their projection goes to the tokens.
+
+    The errors of several outputs are joined along the features: one vector a sample and position.
+    """
 
     @staticmethod
-    def forward(output: Tensor, handle: int, layout: Layout, *tokens: Tensor) -> Tensor:  # noqa: D102
-        return output.view_as(output)
+    def forward(handle: int, layout: Layout, n_outputs: int, *tensors: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
+        return tuple(output.view_as(output) for output in tensors[:n_outputs])
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: D102
-        _, ctx.handle, ctx.layout, *tokens = inputs
-        ctx.shapes = [tuple(token.shape) for token in tokens]
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: D102
+        ctx.handle, ctx.layout, n_outputs, *tensors = inputs
+        ctx.shapes = [tuple(token.shape) for token in tensors[n_outputs:]]
 
     @staticmethod
-    def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+    def backward(ctx: Any, *errors: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
         widths = [shape[feature_dim(shape)] for shape in ctx.shapes]
-        rows = error.movedim(feature_dim(error.shape), -1)
+        parts = [error.movedim(feature_dim(error.shape), -1) for error in errors]
+        rows = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         fields = project(rows.reshape(-1, rows.shape[-1]), ctx.handle, outputs_needed(widths, ctx.layout))
         shares: list[Tensor] = []
         start = 0
         for shape, width in zip(ctx.shapes, widths, strict=True):
             shares.append(_share(fields[:, start : start + width], rows.shape[:-1], shape))
             start += width if ctx.layout == "independent" else 0
-        return (error, None, None, *shares)
+        return (None, None, None, *errors, *shares)
+
+
+def joined_shape(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Shape of the error of several outputs, joined along the features.
+
+    Raises:
+        FeedbackShapeError: their samples and positions differ.
+    """
+    first = tuple(shapes[0])
+    if len(shapes) == 1:
+        return first
+    if any(len(shape) != len(first) or leading(shape) != leading(first) for shape in shapes):
+        raise FeedbackShapeError(
+            f"the outputs that carry the error have shapes {', '.join(str(tuple(shape)) for shape in shapes)}: their "
+            "samples and positions must be equal, because their errors are joined along the features. Choose one of "
+            "them with output=, or reshape them in the forward and mark them with feedback_tap"
+        )
+    dim = feature_dim(first)
+    return (*first[:dim], sum(shape[dim] for shape in shapes), *first[dim + 1 :])
 
 
 def check_shapes(error: Sequence[int], point: Sequence[int], name: str) -> None:

@@ -18,7 +18,8 @@ from optical_dfa.devices.base import Fields, Vectors
 from optical_dfa.encode import Ternarize
 from optical_dfa.estimate.size import Size
 from optical_dfa.estimate.times import Times
-from optical_dfa.feedback import Feedback, Plan
+from optical_dfa.feedback import Feedback
+from optical_dfa.plan import Plan
 from optical_dfa.training.models import ACTIVATIONS, build_mlp
 
 _DIGITAL_OPTIONS = ("seed", "memory_budget_bytes", "backend")

@@ -79,10 +79,11 @@ def test_a_device_is_made_closed() -> None:
 
 
 def test_available_devices() -> None:
-    digital, emulated, measured = available_devices()
-    assert (digital.name, emulated.name, measured.name) == ("digital", "emulator", "measured")
+    digital, emulated, matrix, measured = available_devices()
+    assert [entry.name for entry in available_devices()] == ["digital", "emulator", "matrix", "measured"]
+    assert matrix.options == ("matrix", "n_inputs", "n_outputs")
     assert measured.options == ("path", "n_inputs", "n_outputs")
-    for entry in (digital, emulated, measured):
+    for entry in (digital, emulated, matrix, measured):
         assert entry.source == "optical_dfa"
         assert entry.problem is None
         assert len(entry.summary) > 20
@@ -112,9 +113,9 @@ def test_available_devices() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("emulater", "unknown device 'emulater'. Did you mean 'emulator'? Known: digital, emulator, measured"),
-        ("Digital", "unknown device 'Digital'. Did you mean 'digital'? Known: digital, emulator, measured"),
-        ("qqq", "unknown device 'qqq'. Known: digital, emulator, measured"),
+        ("emulater", "unknown device 'emulater'. Did you mean 'emulator'? Known: digital, emulator, matrix, measured"),
+        ("Digital", "unknown device 'Digital'. Did you mean 'digital'? Known: digital, emulator, matrix, measured"),
+        ("qqq", "unknown device 'qqq'. Known: digital, emulator, matrix, measured"),
     ],
 )
 def test_an_unknown_device_is_refused_by_name(name: str, message: str) -> None:
@@ -234,7 +235,7 @@ def test_a_device_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(device, Mirror)
         assert device.project(np.array([[1, -1]], np.int8)).tolist() == [[1, -1]]
     entries = {entry.name: entry for entry in available_devices()}
-    assert list(entries) == ["digital", "emulator", "measured", "mirror"]
+    assert list(entries) == ["digital", "emulator", "matrix", "measured", "mirror"]
     assert entries["mirror"] == DeviceEntry(
         "mirror", "Returns what it is given.", ("n_inputs", "n_outputs", "polish"), "glassworks:Mirror"
     )
@@ -245,7 +246,7 @@ def test_a_device_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
         "device 'mirror' cannot be made: polish must be fine or coarse; got 'none'"
     )
     assert message_of(UnknownDevice, "miror").endswith(
-        "Did you mean 'mirror'? Known: digital, emulator, measured, mirror"
+        "Did you mean 'mirror'? Known: digital, emulator, matrix, measured, mirror"
     )
 
 
@@ -256,7 +257,7 @@ def test_a_device_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_broken_device_is_listed_with_its_problem(value: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, broken=value, mirror="glassworks:Mirror")
     entries = {entry.name: entry for entry in available_devices()}
-    assert list(entries) == ["broken", "digital", "emulator", "measured", "mirror"]
+    assert list(entries) == ["broken", "digital", "emulator", "matrix", "measured", "mirror"]
     problem = entries["broken"].problem
     assert problem is not None
     assert problem.startswith(f"device 'broken' ({value}) cannot be loaded: ")

@@ -86,7 +86,7 @@ def test_quiet_set_and_out() -> None:
             "error: 2 faults in the configuration:\n"
             "  --set training.epochs=x: training.epochs: input should be a valid integer; got 'x'\n"
             "  --set device=digitl: device.name: unknown device 'digitl'. Did you mean 'digital'? "
-            "Known: digital, emulator, measured\n",
+            "Known: digital, emulator, matrix, measured\n",
         ),
         (("small.yaml", "--resume"), "error: runs/small: holds no run to resume: leave out --resume"),
         (("small.yaml", "-o", "."), "error: .: holds other files and no run: give the run its own folder with -o\n"),

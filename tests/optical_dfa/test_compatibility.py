@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
-from optical_dfa import Feedback, attach
+from optical_dfa import Feedback, attach, feedback_point, feedback_tap
 from optical_dfa.devices import DigitalDevice
 from optical_dfa.feedback import Mode
 
@@ -262,3 +263,90 @@ def test_a_compiled_autocast_step(reference: Reference) -> None:
         assert p.grad is not None
         assert wanted is not None
         assert (p.grad - wanted).norm() < 3e-2 * wanted.norm()
+
+
+class Marked(nn.Module):
+    """The layers of `make_net` with marks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = make_net()
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        h = feedback_point(self.layers[1](self.layers[0](x)))
+        h = feedback_point(self.layers[3](self.layers[2](h)), "second")
+        return {"hidden": h, "logits": feedback_tap(self.layers[4](h))}
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_marks_compile_in_one_graph(attached: bool, reference: Reference) -> None:
+    """Feedback where there is some, nothing where there is none."""
+    net, device = Marked(), counted()
+    compiled = torch.compile(net, backend=BACKEND, fullgraph=True)
+    if attached:
+        with attach(net, device=device) as feedback:
+            for calls in (1, 2):
+                assert_equal(step(net, lambda x: compiled(x)["logits"]), reference["dfa", 1])
+                assert device.calls == calls
+            with feedback.paused():
+                assert_equal(step(net, lambda x: compiled(x)["logits"]), reference["bp", 1])
+    else:
+        assert_equal(step(net, lambda x: compiled(x)["logits"]), reference["bp", 1])
+
+
+def test_a_selected_output_compiles_in_one_graph(reference: Reference) -> None:
+    net, device = Marked(), counted()
+    with attach(net, after=["layers.1", "layers.3"], output="logits", device=device):
+        compiled = torch.compile(net, backend=BACKEND, fullgraph=True)
+        assert_equal(step(net, lambda x: compiled(x)["logits"]), reference["dfa", 1])
+        assert device.calls == 1
+
+
+def test_without_the_derivative_compiled() -> None:
+    net, device = make_net(), counted()
+    with attach(net, after=nn.Tanh, device=device, derivative=False, scale=0.5):
+        plain = step(net, net)
+        compiled = torch.compile(net, backend=BACKEND, fullgraph=True)
+        assert_equal(step(net, compiled), plain)
+        assert device.calls == 2
+
+
+def test_export_while_paused(reference: Reference) -> None:
+    """The exported program knows nothing of the feedback: its gradients are backpropagation's."""
+    net = make_net()
+    with attach(net, after=nn.Tanh, device="digital") as feedback, feedback.paused():
+        exported = torch.export.export(net, (batch()[0],)).module()
+    assert torch.equal(exported(batch()[0]), net(batch()[0]))
+    assert_equal(step(exported, exported), reference["bp", 1])
+
+
+def test_compiled_blocks_are_recomputed(reference: Reference) -> None:
+    """Compiled block by block and checkpointed, as large models are; named and marked."""
+
+    class Checkpointed(nn.Module):
+        def __init__(self, marked: bool) -> None:
+            super().__init__()
+            first, _, second, _, self.head = make_net()
+            self.block1, self.block2 = Block(first), Block(second)
+            self.marked = marked
+
+        def run(self, block: nn.Module, h: Tensor) -> Tensor:
+            out: Tensor = block(h)
+            return feedback_point(out) if self.marked else out
+
+        def forward(self, x: Tensor) -> Tensor:
+            for block in (self.block1, self.block2):
+                x = checkpoint(self.run, block, x, use_reentrant=False)
+            out: Tensor = self.head(x)
+            return out
+
+    for marked in (False, True):
+        net, device = Checkpointed(marked), counted()
+        with attach(net, after=None if marked else Block, device=device):
+            for block in (net.block1, net.block2):
+                block.compile(backend=BACKEND)
+            step(net, net)
+            layers = (net.block1.layer, net.block2.layer, net.head)
+            assert_equal([p.grad for layer in layers for p in layer.parameters()], reference["dfa", 1])
+            assert device.calls == 1
+        torch._dynamo.reset()

@@ -106,7 +106,7 @@ device:
         "run.yaml:11: trainig: unknown key. Did you mean 'training'? Known here: task, model, training, feedback, "
         "device",
         "run.yaml:13: device.name: unknown device 'emulater'. Did you mean 'emulator'? Known: digital, emulator, "
-        "measured",
+        "matrix, measured",
     ]
 
 

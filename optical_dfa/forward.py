@@ -1,0 +1,116 @@
+"""A training forward: each point becomes a token and a detached tensor, the output passes the Tap."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optical_dfa.audit import Reached, leaves
+from optical_dfa.calls import Call
+from optical_dfa.errors import FeedbackError
+from optical_dfa.structures import map_tensors
+from optical_dfa.tap import Branch, Layout, Tap, check_shapes, joined_shape
+from optical_dfa.watch import TapWatch, watch_edits, watching
+from optical_dfa.wiring import Wiring
+
+
+@dataclass
+class TrainingCall(Call):
+    """One running forward that gets feedback, or that is cut at its points (mode `shallow`)."""
+
+    handle: int = 0
+    layout: Layout = "shared"
+    scale: float | None = None
+    feeds: bool = True
+    """Whether there is feedback at all; not in mode `shallow`."""
+    reads_graph: bool = False
+    """Whether to find out what gradients reach."""
+    watch: TapWatch | None = None
+    """None: the graph cannot be watched."""
+    on_end: Callable[["TrainingCall"], None] | None = None
+    """Gets the call when the forward is over and nothing is wrong with it."""
+    tokens: list[tuple[str, Tensor]] = field(default_factory=list)
+    """Tokens that wait for the next Tap, with the names of their points."""
+    last: Tensor | None = None
+    """What the last point passed on."""
+    reached: Reached | None = None
+    """What gradients reach from the first Tap and its points."""
+
+    def cut(self, name: str, h: Tensor) -> Tensor:
+        """Keep the token of h, and give the detached h."""
+        if not torch.is_grad_enabled():
+            raise FeedbackError(
+                f"feedback point {name!r} ran without gradients inside a forward with gradients, so it would get none: "
+                "call torch.utils.checkpoint.checkpoint with use_reentrant=False; leave the point out of after= if its "
+                "block is meant to be frozen"
+            )
+        self.last = h.detach()
+        if self.feeds:
+            self.tokens.append((name, Branch.apply(h, self.scale)))  # type: ignore[no-untyped-call]
+            if watching():  # a net that is not compiled may hold blocks that are
+                watch_edits(name, h, self.last)
+        return self.last
+
+    def join(self, outputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Outputs and waiting tokens → outputs."""
+        tokens, self.tokens = self.tokens, []
+        if tokens and any(output is self.last for output in outputs):
+            raise FeedbackError(
+                f"feedback point {tokens[-1][0]!r} gives the very output that carries the error, so no layer would get "
+                "its exact gradient: leave it out of after="
+            )
+        error_shape = joined_shape([output.shape for output in outputs])
+        for name, token in tokens:
+            check_shapes(error_shape, token.shape, name)
+            if not token.requires_grad:
+                self._require_frozen(name)
+        if not any(token.requires_grad for _, token in tokens):  # all blocks are frozen: nothing to display
+            return outputs
+        tapped: tuple[Tensor, ...] = Tap.apply(  # type: ignore[no-untyped-call]
+            self.handle, self.layout, len(outputs), *outputs, *(token for _, token in tokens)
+        )
+        if self.watch is not None and watching():
+            if self.reached is None and self.reads_graph:
+                self.reached = _reached(self.owner, outputs, tokens)
+            for output in outputs:
+                self.watch.expect(output)
+            self.watch.tap(tapped[0])
+        return tapped
+
+    def _require_frozen(self, name: str) -> None:
+        """Nothing below this point gets a gradient: legitimate if nothing in it learns."""
+        if self.owner.points is None:
+            return
+        module = self.owner.net.get_submodule(name)
+        if any(parameter.requires_grad for parameter in module.parameters()):
+            raise FeedbackError(
+                f"feedback point {name!r} holds parameters that learn, but gave a tensor without a gradient, so they "
+                "would get none: look for detach(), .data or no_grad in its forward, or freeze it"
+            )
+
+    def end(self, output: Any) -> None:
+        """Raise what is wrong with the forward; watch the other tensors that it returns."""
+        super().end(output)
+        if self.on_end is not None:
+            self.on_end(self)
+        watch = self.watch
+        if watch is not None:
+
+            def expect(tensor: Tensor) -> Tensor:
+                watch.expect(tensor)
+                return tensor
+
+            map_tensors(output, expect)
+
+
+def _reached(owner: Wiring, outputs: Sequence[Tensor], tokens: Sequence[tuple[str, Tensor]]) -> Reached:
+    """What gradients reach from the outputs and from each point, and what is not frozen."""
+    trainable = frozenset(id(parameter) for parameter in owner.net.parameters() if parameter.requires_grad)
+    return Reached(leaves(outputs), _leaves_by_name(tokens), trainable)
+
+
+def _leaves_by_name(tokens: Sequence[tuple[str, Tensor]]) -> Mapping[str, frozenset[int]]:
+    names = dict.fromkeys(name for name, _ in tokens)
+    return {name: leaves([token for other, token in tokens if other == name]) for name in names}

@@ -1,0 +1,68 @@
+"""Two processes on gloo: the gradients are the mean of what the formula gives on each batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import two_ranks
+from by_hand import assert_close, by_hand, driven, feedback, softmax_error
+from rows import batch, formula, make_net
+from torch import Tensor
+
+
+def run(kind: str, folder: Path) -> list[dict[str, Any]]:
+    """What both ranks found."""
+    script = Path(two_ranks.__file__)
+    paths = [str(script.parent), str(script.parents[2]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    environment.pop("RANK", None)
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(script), kind, str(rank), str(folder)],
+            stderr=subprocess.PIPE, text=True, env={**environment, "RANK": str(rank)},
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    ends = [rank.communicate(timeout=300)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(ends)
+    return [torch.load(folder / f"{kind}-{rank}.pt") for rank in (0, 1)]
+
+
+def halved(gradients: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
+    return {name: None if one is None else one / 2 for name, one in gradients.items()}
+
+
+def test_distributed_data_parallel(tmp_path: Path) -> None:
+    """Default, find_unused_parameters, static_graph, several buckets, gradients as views of the buckets."""
+    first, second = run("ddp", tmp_path)
+    wanted = halved(formula(make_net(), first["matrix"].numpy(), 1, 2))
+    assert list(first["gradients"]) == list(two_ranks.DDP_VARIANTS)
+    for rank in (first, second):
+        for found in rank["gradients"].values():
+            assert_close(found, wanted)
+
+
+def test_fully_sharded(tmp_path: Path) -> None:
+    """FSDP2, attached before and after fully_shard, with and without resharding after the forward."""
+    first, second = run("fsdp", tmp_path)
+    matrix = first["matrix"].numpy()
+
+    def total(n: Any) -> Tensor:
+        result = torch.zeros(())
+        for seed in (1, 2):
+            x, y = batch(seed)
+            h1 = n.a(x.double())
+            h2 = n.b(h1.detach())
+            out = n.c(h2.detach())
+            e = softmax_error(out, y)
+            result = result + driven([(h1, feedback(e, matrix)), (h2, feedback(e, matrix[:12]))], out, e)
+        return result
+
+    wanted = halved(by_hand(two_ranks.deep_net(), total))
+    assert list(first["gradients"]) == list(two_ranks.FSDP_VARIANTS)
+    for rank in (first, second):
+        for found in rank["gradients"].values():
+            assert_close(found, wanted)

@@ -1,0 +1,39 @@
+"""The compatibility list: ways of training, each against its formula, and the usual implementation failing them."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from rows import FAILS_WITH_TINY, ROWS, Ours, Tiny, compiled, plain
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch, as it traces
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_row(name: str) -> None:
+    ROWS[name](Ours())
+
+
+def test_the_usual_implementation_is_dfa() -> None:
+    """In a plain step: what fails below fails for what the row adds."""
+    plain(Tiny())
+
+
+@pytest.mark.parametrize("name", FAILS_WITH_TINY)
+def test_the_usual_implementation_fails(name: str) -> None:
+    with pytest.raises((AssertionError, RuntimeError)):
+        ROWS[name](Tiny())
+
+
+@pytest.mark.soak
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_inductor() -> None:
+    """Compiles C++: half a minute."""
+    compiled(Ours(), backend="inductor")

@@ -26,6 +26,14 @@ class DeviceSource:
         self._closed = False
         self._lock = threading.Lock()
 
+    @property
+    def name(self) -> str:
+        """Name of the device."""
+        if self._spec is not None:
+            return str(self._spec["name"])
+        assert self.device is not None  # given open
+        return self.device.info.name
+
     def require(self, n_inputs: int, n_outputs: int) -> ProjectionDevice:
         """The device, made at the first call.
 

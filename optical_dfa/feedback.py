@@ -3,13 +3,14 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from optical_dfa.audit import Audit, Reached, make_audit
+from optical_dfa.audit import Audit, make_audit
+from optical_dfa.audit_graph import Reached
 from optical_dfa.devices import ProjectionDevice
 from optical_dfa.errors import FeedbackError
 from optical_dfa.forwards import Choices, Forwards
@@ -18,6 +19,9 @@ from optical_dfa.plan import Plan, PlanCall
 from optical_dfa.projection import Projection, Projector
 from optical_dfa.structures import Selector
 from optical_dfa.wiring import Wiring, wirings_of
+
+if TYPE_CHECKING:
+    from optical_dfa.alignment import Alignment, AlignmentMonitor
 
 Driven = Literal["feedback", "exact"]
 
@@ -110,6 +114,17 @@ class Feedback:
         self._projector.observers[handle.id] = observer
         return handle
 
+    def alignment(self, every: int = 100, *to: Callable[["Alignment"], object]) -> "AlignmentMonitor":
+        """A monitor that measures how well the feedback is aligned with the true gradient.
+
+        Args:
+            every: training steps from one measurement to the next.
+            to: called with each `Alignment`.
+        """
+        from optical_dfa.alignment import AlignmentMonitor
+
+        return AlignmentMonitor(self, every, *to)
+
     def plan(self, *example: Any, **named: Any) -> Plan:
         """Shapes, sizes and frames of a step on such an input; opens the device.
 
@@ -141,7 +156,8 @@ class Feedback:
             FeedbackError: no training forward has run (uncompiled, in mode `dfa`) since the parameters that learn are
                 those they are now.
         """
-        return make_audit(self._net, self._known_reached("the audit"))
+        reached = self._known_reached("the audit")
+        return make_audit(self._net, reached, self._projector.source.name, self._choices.layout)
 
     def parameters(self, driven: Driven) -> list[nn.Parameter]:
         """The parameters that learn from feedback alone, or those whose gradient is exact, for an optimiser's groups.
@@ -158,7 +174,7 @@ class Feedback:
             raise ValueError(f"driven must be one of {', '.join(get_args(Driven))}; got {driven!r}")
         reached = self._known_reached("parameters()")
         fed = frozenset().union(*reached.points.values())
-        wanted = reached.exact if driven == "exact" else fed.difference(reached.exact)
+        wanted = reached.exact.keys() if driven == "exact" else fed.difference(reached.exact)
         return [
             parameter for parameter in self._net.parameters() if id(parameter) in wanted and parameter.requires_grad
         ]

@@ -1,19 +1,18 @@
 """A training forward: each point becomes a token and a detached tensor, the output passes the Tap."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from optical_dfa.audit import Reached, leaves
+from optical_dfa.audit_graph import Reached, read_above, read_below
 from optical_dfa.calls import Call
 from optical_dfa.errors import FeedbackError
 from optical_dfa.structures import map_tensors
-from optical_dfa.tap import Branch, Layout, Tap, check_shapes, joined_shape
+from optical_dfa.tap import Branch, Layout, Tap, check_shapes, common_scale, joined_shape
 from optical_dfa.watch import TapWatch, watch_edits, watching
-from optical_dfa.wiring import Wiring
 
 
 @dataclass
@@ -69,11 +68,16 @@ class TrainingCall(Call):
         if not any(token.requires_grad for _, token in tokens):  # all blocks are frozen: nothing to display
             return outputs
         tapped: tuple[Tensor, ...] = Tap.apply(  # type: ignore[no-untyped-call]
-            self.handle, self.layout, len(outputs), *outputs, *(token for _, token in tokens)
+            self.handle,
+            self.layout,
+            common_scale([token for _, token in tokens]),
+            len(outputs),
+            *outputs,
+            *(token for _, token in tokens),
         )
         if self.watch is not None and watching():
             if self.reached is None and self.reads_graph:
-                self.reached = _reached(self.owner, outputs, tokens)
+                self.reached = read_below(self.owner.net, outputs, tokens)
             for output in outputs:
                 self.watch.expect(output)
             self.watch.tap(tapped[0])
@@ -93,6 +97,8 @@ class TrainingCall(Call):
     def end(self, output: Any) -> None:
         """Raise what is wrong with the forward; watch the other tensors that it returns."""
         super().end(output)
+        if self.reached is not None:
+            self.reached = read_above(self.owner.net, self.reached, output)
         if self.on_end is not None:
             self.on_end(self)
         watch = self.watch
@@ -103,14 +109,3 @@ class TrainingCall(Call):
                 return tensor
 
             map_tensors(output, expect)
-
-
-def _reached(owner: Wiring, outputs: Sequence[Tensor], tokens: Sequence[tuple[str, Tensor]]) -> Reached:
-    """What gradients reach from the outputs and from each point, and what is not frozen."""
-    trainable = frozenset(id(parameter) for parameter in owner.net.parameters() if parameter.requires_grad)
-    return Reached(leaves(outputs), _leaves_by_name(tokens), trainable)
-
-
-def _leaves_by_name(tokens: Sequence[tuple[str, Tensor]]) -> Mapping[str, frozenset[int]]:
-    names = dict.fromkeys(name for name, _ in tokens)
-    return {name: leaves([token for other, token in tokens if other == name]) for name in names}

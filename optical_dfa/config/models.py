@@ -91,6 +91,15 @@ class FeedbackConfig(_Section):
     """null: the real error, for devices that accept it."""
 
 
+class AlignmentConfig(_Section):
+    """How alignment is measured during training; see `optical_dfa.alignment`."""
+
+    every: PositiveInt = 100
+    """Training steps from one measurement to the next."""
+    tensorboard: bool = False
+    """Write TensorBoard's event files, too."""
+
+
 class FaultsError(ValueError):
     """Faults with their full paths, for a check that spans several keys."""
 
@@ -108,6 +117,8 @@ class RunConfig(_Section):
     feedback: FeedbackConfig = FeedbackConfig()
     device: dict[str, Any] = Field(default={"name": "emulator"})
     """Name of the device (default `emulator`) and its options, or the name alone. Used by the method `dfa` only."""
+    alignment: AlignmentConfig | None = None
+    """null: alignment is not measured."""
 
     @field_validator("device", mode="before")
     @classmethod
@@ -131,6 +142,15 @@ class RunConfig(_Section):
                 "remove the key, or use device 'digital'"
             )
             raise FaultsError([Fault(("feedback", "ternarize"), message)])
+        return self
+
+    @model_validator(mode="after")
+    def _alignment_is_that_of_feedback(self) -> Self:
+        if self.alignment is not None and self.training.method != "dfa":
+            message = (
+                f"method {self.training.method!r} has no feedback: remove the section, or set training.method: dfa"
+            )
+            raise FaultsError([Fault(("alignment",), message)])
         return self
 
     def as_dict(self) -> dict[str, Any]:

@@ -3,21 +3,21 @@
 import math
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from optical_dfa.attachment import attach
 from optical_dfa.config import RunConfig
 from optical_dfa.data import ImageTask
 from optical_dfa.devices import Usage, measured_snr_db
-from optical_dfa.encode import Ternarize
 from optical_dfa.feedback import Feedback
 from optical_dfa.run_errors import CheckpointError, LossNotFinite
+from optical_dfa.training.attach import attach_configured
 from optical_dfa.training.log import EpochMetrics
-from optical_dfa.training.models import ACTIVATIONS, build_mlp
+from optical_dfa.training.models import build_mlp
 
 _OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
@@ -45,6 +45,7 @@ class Run:
     last layer. Only `dfa` opens a device.
 
     Attributes:
+        monitor: measures alignment, if the configuration says so; None else.
         epoch: finished epochs.
         step: finished steps of the running epoch.
     """
@@ -58,6 +59,8 @@ class Run:
         learning = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
         self.optimizer = _OPTIMIZERS[training.optimizer](learning, lr=training.learning_rate)
         self.feedback = self._attach() if training.method == "dfa" else None
+        alignment = config.alignment
+        self.monitor = self.feedback.alignment(alignment.every) if self.feedback and alignment else None
         self.steps_per_epoch = math.ceil(len(task.train_images) / training.batch_size)
         self.epoch = 0
         self.step = 0
@@ -76,6 +79,11 @@ class Run:
         """Where the run is, for people."""
         return f"epoch {self.epoch + 1}, step {self.step} of {self.steps_per_epoch}"
 
+    @property
+    def steps(self) -> int:
+        """Finished steps of all epochs."""
+        return self.epoch * self.steps_per_epoch + self.step
+
     def train_step(self, batch: Tensor) -> None:
         """One update with the training images of these indices, int64 (images,).
 
@@ -85,12 +93,14 @@ class Run:
         start = time.perf_counter()
         usage = Usage() if self.feedback is None else self.feedback.device.usage
         before = replace(usage)
-        labels = self.task.train_labels[batch]
-        output, loss = self._forward(self.task.train_images[batch], labels)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise LossNotFinite(f"the loss is {value}: lower training.learning_rate, or look at the data")
-        loss.backward()  # type: ignore[no-untyped-call]
+        images, labels = self.task.train_images[batch], self.task.train_labels[batch]
+        self.optimizer.zero_grad()
+        with self._watched(images, labels):
+            output, loss = self._forward(images, labels)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise LossNotFinite(f"the loss is {value}: lower training.learning_rate, or look at the data")
+            loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.step += 1
         totals = self.totals
@@ -132,6 +142,7 @@ class Run:
         if self.feedback.device.info.exact:
             return math.inf
         first = slice(self.config.training.batch_size)
+        self.optimizer.zero_grad()
         _, loss = self._forward(self.task.train_images[first], self.task.train_labels[first])
         loss.backward()  # type: ignore[no-untyped-call]
         try:
@@ -176,15 +187,7 @@ class Run:
         self.history = [EpochMetrics(**row) for row in state["history"]]
 
     def _attach(self) -> Feedback:
-        ternarize = self.config.feedback.ternarize
-        feedback = attach(
-            self.net,
-            after=ACTIVATIONS[self.config.model.activation],
-            device=self.config.device,
-            ternarize=None if ternarize is None else Ternarize(**ternarize.model_dump()),
-            layout=self.config.feedback.layout,
-            nonfinite="raise",
-        )
+        feedback = attach_configured(self.net, self.config)
         try:
             feedback.plan(self.task.train_images[:1])  # opens the device: what is wrong with it shows before training
         except BaseException:
@@ -192,8 +195,13 @@ class Run:
             raise
         return feedback
 
+    def _watched(self, images: Tensor, labels: Tensor) -> AbstractContextManager[None]:
+        if self.monitor is None:
+            return nullcontext()
+        self.monitor.steps = self.steps
+        return self.monitor.step(lambda: self._forward(images, labels)[1])
+
     def _forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        self.optimizer.zero_grad()
         output = self.net(images)
         return output, nn.functional.cross_entropy(output, labels)
 

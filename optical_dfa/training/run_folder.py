@@ -13,6 +13,8 @@ from optical_dfa.run_errors import RunFolderError
 class RunFolder:
     """Files of one run: `config.yaml`, `provenance.json`, `metrics.csv`, `checkpoint.pt`, and `result.json` at its end.
 
+    Where alignment is measured, `alignment.jsonl`, and `alignment.png` at the end.
+
     Args:
         path: the folder; made by `create`.
     """
@@ -24,6 +26,9 @@ class RunFolder:
         self.metrics = self.path / "metrics.csv"
         self.checkpoint = self.path / "checkpoint.pt"
         self.result = self.path / "result.json"
+        self.alignment = self.path / "alignment.jsonl"
+        self.alignment_figure = self.path / "alignment.png"
+        self.tensorboard = self.path / "tensorboard"
 
     @property
     def finished(self) -> bool:

@@ -12,6 +12,7 @@ from optical_dfa.config import RunConfig
 from optical_dfa.data import load_task
 from optical_dfa.devices import DeviceError
 from optical_dfa.run_errors import LossNotFinite, TrainingInterrupted
+from optical_dfa.training.alignment import aligned
 from optical_dfa.training.checkpoint import load_checkpoint, save_checkpoint
 from optical_dfa.training.display import Display
 from optical_dfa.training.interrupt import InterruptGuard
@@ -34,7 +35,8 @@ def train(config: RunConfig, out_dir: str | Path, *, resume: bool = False, progr
         progress: show progress on standard output.
 
     Returns:
-        The result; `out_dir` holds it as `result.json`, beside `metrics.csv`, `provenance.json` and `config.yaml`.
+        The result; `out_dir` holds it as `result.json`, beside `metrics.csv`, `provenance.json` and `config.yaml`, and
+        what was measured of alignment as `alignment.jsonl` and `alignment.png`.
 
     Raises:
         InputError: data, folder or checkpoint cannot be used; nothing was changed.
@@ -58,7 +60,7 @@ def train(config: RunConfig, out_dir: str | Path, *, resume: bool = False, progr
             save_checkpoint(folder.checkpoint, run.state_dict())
         write_provenance(folder.provenance, run)
         write_metrics(folder.metrics, run.history)  # what came after the checkpoint is done again
-        with InterruptGuard() as interrupt, Display(run, progress) as display:
+        with aligned(run, folder), InterruptGuard() as interrupt, Display(run, progress) as display:
             try:
                 _loop(run, folder, display, interrupt)
             except Exception as error:
@@ -85,8 +87,7 @@ def _loop(run: Run, folder: RunFolder, display: Display, interrupt: InterruptGua
         for first in range(run.step * training.batch_size, len(order), training.batch_size):
             run.train_step(order[first : first + training.batch_size])
             display.step()
-            steps = run.epoch * run.steps_per_epoch + run.step
-            due = training.checkpoint_every_steps and steps % training.checkpoint_every_steps == 0
+            due = training.checkpoint_every_steps and run.steps % training.checkpoint_every_steps == 0
             if due or interrupt.requested:
                 save_checkpoint(folder.checkpoint, run.state_dict())
             if interrupt.requested:

@@ -70,16 +70,22 @@ def test_convnet(cifar10: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     run("cifar10/convnet.py", "--folder", cifar10, "--epochs", 1, "-o", tmp_path / "out")
     printed = capsys.readouterr().out
     assert len(re.findall(r"epoch 1: \d+\.0 % of the test images", printed)) == 3  # of ten images: whole tens
-    assert "1.weight   32 x 3 x 3 x 3     feedback at '2'" in printed
-    assert "14.weight  10 x 512           exact" in printed
+    assert "feedback at '2'\n  1.weight, bias  32 x 3 x 3 x 3, 32  feedback\n" in printed
+    assert "exact, from the output\n  14.weight, bias  10 x 512, 10  exact\n" in printed
     assert (tmp_path / "out" / "convnet.png").read_bytes()[:4] == b"\x89PNG"
 
 
-@pytest.mark.parametrize(("options", "point"), [((), "1"), (("--fine",), "1.inner")])
-def test_resnet(cifar10: Path, options: tuple[str, ...], point: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("options", "audit"),
+    [
+        ((), r"^feedback at '1'.*\n  \.first\.weight, bias .* backpropagated, through \.second\.weight$"),
+        (("--fine",), r"^feedback at '1\.inner'\n  1\.first\.weight, bias .*  feedback$"),
+    ],
+)
+def test_resnet(cifar10: Path, options: tuple[str, ...], audit: str, capsys: pytest.CaptureFixture[str]) -> None:
     run("cifar10/resnet.py", "--folder", cifar10, "--epochs", 1, *options)
     printed = capsys.readouterr().out
-    assert re.search(rf"^1\.first\.weight .* feedback at '{re.escape(point)}'", printed, re.MULTILINE)
+    assert re.search(audit, printed, re.MULTILINE)
     assert len(re.findall(r"\d+\.0 % of the test images", printed)) == 2
 
 
@@ -89,7 +95,9 @@ def test_gcn(cora: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two cliques of one class each are told apart by their features: every way that learns reaches 100 %."""
     run("cora/gcn.py", "--folder", cora, "--epochs", 40, "--seeds", 1)
     printed = capsys.readouterr().out
-    assert re.search(r"^first\.lin\.weight +16 x 2 +feedback at 'activation'", printed, re.MULTILINE)
+    assert re.search(
+        r"^feedback at 'activation'.*\n  \.bias .*\n  \.lin\.weight +16 x 2 +feedback$", printed, re.MULTILINE
+    )
     for name in ("backpropagation", "exact DFA", "optical DFA"):
         assert f"{name}: 100.0 ± 0.0 % of the test nodes" in printed
 
@@ -112,4 +120,7 @@ def test_transformer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     perplexity = {mode: float(value) for mode, value in re.findall(r"^(\w+) *: perplexity ([\d.]+)", printed, re.M)}
     assert set(perplexity) == {"dfa", "bp", "shallow"}
     assert perplexity["bp"] < 10
-    assert re.search(r"^layers\.0\.linear1\.weight +512 x 128 +feedback at 'layers\.0'", printed, re.MULTILINE)
+    assert "feedback at 'layers.0'  (.x stands for layers.0.x)\n" in printed
+    assert re.search(
+        r"^  \.linear1\.weight, bias +512 x 128, 512 +backpropagated, through \.linear2\.weight", printed, re.MULTILINE
+    )

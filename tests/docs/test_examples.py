@@ -26,7 +26,7 @@ import optical_dfa.devices
 import optical_dfa.emulator
 from optical_dfa import errors, run_errors
 from optical_dfa.cli import app
-from optical_dfa.config import RunConfig, load_config
+from optical_dfa.config import AlignmentConfig, RunConfig, load_config
 from optical_dfa.data import load_task
 from optical_dfa.devices import DeviceInfo, ProjectionDevice, Usage, available_devices, preset_names
 from optical_dfa.devices import errors as device_errors
@@ -90,6 +90,15 @@ def test_tutorial(capsys: pytest.CaptureFixture[str]) -> None:
     assert dfa == pytest.approx(digital, abs=2)
     assert dfa == pytest.approx(little_noise, abs=2)
     assert much_noise < little_noise + 2
+
+
+def test_see_who_learns_what(capsys: pytest.CaptureFixture[str]) -> None:
+    page = HOW_TO / "see-who-learns-what.md"
+    exec("\n".join(blocks(page, "python")), {})
+    printed, shown = capsys.readouterr().out, printed_blocks(page)
+    assert NUMBER.sub("#", printed) == NUMBER.sub("#", shown)
+    assert numbers(printed) == pytest.approx(numbers(shown), abs=0.11)  # rounding differs from CPU to CPU, and training
+    assert "feedback at 5 (Tanh)" in Path("net.svg").read_text("utf-8")
 
 
 def test_explanation(capsys: pytest.CaptureFixture[str]) -> None:
@@ -280,7 +289,7 @@ def row(section: str, first_cell: str) -> list[str]:
 
 @pytest.mark.parametrize("key", [*leaf_keys(RunConfig)])
 def test_the_reference_has_every_configuration_key_with_its_default(key: str) -> None:
-    default: Any = RunConfig().as_dict()
+    default: Any = RunConfig(alignment=AlignmentConfig() if key.startswith("alignment.") else None).as_dict()
     for name in key.split("."):
         default = default[name]
     given = row("Configuration", f"`{key}`")[2].strip("`")

@@ -12,6 +12,8 @@ from optical_dfa.config.yaml_marks import YamlSyntaxError, dump_yaml, parse_mark
 from optical_dfa.encode import Ternarize
 from optical_dfa.run_errors import ConfigError
 
+SECTIONS = "task, model, training, feedback, device, alignment"
+
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -104,7 +106,7 @@ device:
         "run.yaml:9: model.activation: must be one of tanh, relu, sigmoid; got 7.",
         "run.yaml:10: feedback.ternarize.threshold: input should be a valid number; got 'off'",
         "run.yaml:11: trainig: unknown key. Did you mean 'training'? Known here: task, model, training, feedback, "
-        "device",
+        "device, alignment",
         "run.yaml:13: device.name: unknown device 'emulater'. Did you mean 'emulator'? Known: digital, emulator, "
         "matrix, measured",
     ]
@@ -240,8 +242,14 @@ def test_set_replaces_the_place_of_a_fault(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "run.yaml: must hold a mapping with the sections task, model, training, feedback, device; it is empty"),
-        ("- 1", "run.yaml: must hold a mapping with the sections task, model, training, feedback, device; got [1]"),
+        (
+            "",
+            f"run.yaml: must hold a mapping with the sections {SECTIONS}; it is empty",
+        ),
+        (
+            "- 1",
+            f"run.yaml: must hold a mapping with the sections {SECTIONS}; got [1]",
+        ),
         ("a: 1\nb: [", "run.yaml:2: not valid YAML: expected the node content, but found '<stream end>'"),
         ("a: b: c", "run.yaml:1: not valid YAML: mapping values are not allowed here"),
         ("a: &x [*x]", "run.yaml:1: not valid YAML: an alias that contains itself"),

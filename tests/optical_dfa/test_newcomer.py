@@ -25,13 +25,20 @@ feedback.close()
 """
 
 AUDIT = """\
-parameter  shape      gradient
-0.weight   512 x 784  feedback at '1'
-0.bias     512        feedback at '1'
-2.weight   512 x 512  feedback at '3'
-2.bias     512        feedback at '3'
-4.weight   10 x 512   exact
-4.bias     10         exact 2,560 vectors, """
+Sequential: 2 feedback points, device emulator, layout shared
+
+feedback at '1'
+  0.weight, bias  512 x 784, 512  feedback
+
+feedback at '3'
+  2.weight, bias  512 x 512, 512  feedback
+
+exact, from the output
+  4.weight, bias  10 x 512, 10  exact
+
+gradient                                  tensors           values       %
+feedback, no weight in between                  4          664,576    99.2
+exact, from the output                          2            5,130     0.8 2,560 vectors, """
 
 
 def test_the_readme_shows_the_same_example() -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from optical_dfa.alignment import JsonLines
 from optical_dfa.config import ModelConfig, RunConfig
 from optical_dfa.data import load_task
 from optical_dfa.devices import DeviceFault, EmulatedDevice, FingerprintMismatch
@@ -386,3 +387,49 @@ def test_progress_without_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert [len(line) for line in lines[1:3]] == [70, 70]
     assert lines[3:5] == ["dfa, digits, 64-128-64-10 tanh, digital, seed 3", "epoch    loss   train    test  seconds"]
     assert len(lines) == 6
+
+
+# ---- alignment
+
+
+def aligned_config(every: int = 4, **training: Any) -> RunConfig:
+    return RunConfig.model_validate({**run_config(**training).as_dict(), "alignment": {"every": every}})
+
+
+def test_measuring_alignment_changes_nothing_and_leaves_its_log(undisturbed: Path, tmp_path: Path) -> None:
+    train_quietly(aligned_config(), tmp_path / "run")
+    assert exact(weights(tmp_path / "run")) == exact(weights(undisturbed))
+    assert metrics(tmp_path / "run") == metrics(undisturbed)
+    found = JsonLines(tmp_path / "run" / "alignment.jsonl").read()
+    assert [one.step for one in found] == list(range(0, 2 * STEPS_PER_EPOCH, 4))
+    assert found[-1].layers["4"].cosine == pytest.approx(1)
+    assert found[-1].delta > found[0].delta  # it learns
+    assert (tmp_path / "run" / "alignment.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_alignment_goes_on_where_a_run_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped by a fault after a measurement that the last checkpoint knows nothing of."""
+    train_quietly(aligned_config(), tmp_path / "whole")
+    config = aligned_config()
+    project, calls = EmulatedDevice.project, 0
+
+    def fails(self: EmulatedDevice, vectors: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 18:
+            raise KeyboardInterrupt
+        return project(self, vectors)
+
+    monkeypatch.setattr(EmulatedDevice, "project", fails)
+    with pytest.raises(KeyboardInterrupt):
+        train_quietly(config, tmp_path / "run")
+    monkeypatch.setattr(EmulatedDevice, "project", project)
+    assert [one.step for one in JsonLines(tmp_path / "run" / "alignment.jsonl").read()] == [0, 4, 8, 12, 16]
+    train_quietly(config, tmp_path / "run", resume=True)
+    whole, resumed = ((tmp_path / name / "alignment.jsonl").read_text() for name in ("whole", "run"))
+    assert resumed == whole
+
+
+def test_alignment_needs_feedback() -> None:
+    with pytest.raises(ValueError, match="method 'bp' has no feedback: remove the section"):
+        RunConfig.model_validate({"training": {"method": "bp"}, "alignment": {}})

@@ -1,0 +1,22 @@
+"""The feedback that a configuration asks for."""
+
+from torch import nn
+
+from optical_dfa.attachment import attach
+from optical_dfa.config import RunConfig
+from optical_dfa.encode import Ternarize
+from optical_dfa.feedback import Feedback
+from optical_dfa.training.models import ACTIVATIONS
+
+
+def attach_configured(net: nn.Module, config: RunConfig) -> Feedback:
+    """Feedback after every activation of a net of `build_mlp`; opens no device yet."""
+    ternarize = config.feedback.ternarize
+    return attach(
+        net,
+        after=ACTIVATIONS[config.model.activation],
+        device=config.device,
+        ternarize=None if ternarize is None else Ternarize(**ternarize.model_dump()),
+        layout=config.feedback.layout,
+        nonfinite="raise",
+    )

@@ -19,6 +19,19 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[fast,plot,data,dev]"
 	@touch $@
 
+# The vendor's software wants versions that cannot be built any more: it has its own environment, where the checkout is
+# found by a .pth file, since optical_dfa would bring torch. The tests start child processes there.
+PEERS := .venv-peers
+PEERS_INSTALLED := $(PEERS)/.installed
+
+$(PEERS_INSTALLED): benchmarks/peers.txt
+	@test -e $@ || $(PYTHON) -m venv --clear $(PEERS)
+	@rm -f $@
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/peers.txt
+	@$(PEERS)/bin/python -c 'import pathlib, sysconfig; \
+	    pathlib.Path(sysconfig.get_path("purelib"), "checkout.pth").write_text("$(CURDIR)\n")'
+	@touch $@
+
 .PHONY: help
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' Makefile | expand -t 14
@@ -31,7 +44,7 @@ demo: $(INSTALLED)  ## train the digits with five kinds of feedback; table, runs
 	$(BIN)/optical-dfa demo
 
 .PHONY: test
-test: $(INSTALLED)  ## run the tests
+test: $(INSTALLED) $(PEERS_INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest -q -n auto
 
 .PHONY: soak
@@ -42,19 +55,6 @@ soak: $(INSTALLED)  ## run the long tests and keep their output in docs/soak/
 .PHONY: bench
 bench: $(INSTALLED)  ## measure the emulator against its bars; table in docs/results/, about four minutes
 	$(BIN)/optical-dfa bench -o docs/results
-
-# The vendor's simulator wants versions that cannot be built any more: it has its own environment, where the checkout
-# is found by a .pth file, since optical_dfa would bring torch.
-PEERS := .venv-peers
-PEERS_INSTALLED := $(PEERS)/.installed
-
-$(PEERS_INSTALLED): benchmarks/peers.txt
-	@test -e $@ || $(PYTHON) -m venv --clear $(PEERS)
-	@rm -f $@
-	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/peers.txt
-	@$(PEERS)/bin/python -c 'import pathlib, sysconfig; \
-	    pathlib.Path(sysconfig.get_path("purelib"), "checkout.pth").write_text("$(CURDIR)\n")'
-	@touch $@
 
 .PHONY: bench-peers
 bench-peers: $(INSTALLED) $(PEERS_INSTALLED)  ## the same, and against the vendor's simulator, which it installs aside

@@ -5,6 +5,9 @@ errors.
 """
 
 from optical_dfa.devices.base import DeviceInfo, ProjectionDevice, Usage
+from optical_dfa.devices.bench import BenchDevice
+from optical_dfa.devices.bench_checks import CheckedBench, CountedBench
+from optical_dfa.devices.bench_wrapper import BenchWrapper
 from optical_dfa.devices.digital import DigitalDevice
 from optical_dfa.devices.emulated import EmulatedDevice
 from optical_dfa.devices.errors import (
@@ -16,9 +19,11 @@ from optical_dfa.devices.errors import (
     FingerprintMismatch,
     InvalidConfig,
     InvalidVectors,
+    ReplayMismatch,
     SaturationWarning,
     UnknownDevice,
 )
+from optical_dfa.devices.injection import DroppingBench, FailingBench, FaultyDevice, OverexposedBench, StuckBench
 from optical_dfa.devices.matrix import MatrixDevice
 from optical_dfa.devices.measured import MeasuredDevice
 from optical_dfa.devices.presets import Preset, load_preset, preset_names
@@ -30,6 +35,8 @@ from optical_dfa.devices.readouts.maps import Calibration
 from optical_dfa.devices.readouts.off_axis import OffAxis, carrier_on_bin
 from optical_dfa.devices.readouts.phase_stepping import PhaseStepping
 from optical_dfa.devices.readouts.tracking import PhaseTracker, Track
+from optical_dfa.devices.record import RecordDevice, RecordingBench
+from optical_dfa.devices.recording import Recording, RecordingError, RecordingWriter
 from optical_dfa.devices.registry import (
     DeviceEntry,
     available_devices,
@@ -37,13 +44,21 @@ from optical_dfa.devices.registry import (
     make_device,
     open_device,
 )
+from optical_dfa.devices.replay import ReplayDevice
+from optical_dfa.devices.resilient import FaultEvent, OnFault, ResilientDevice
 from optical_dfa.devices.snr import measured_snr_db
 from optical_dfa.devices.sync import SyncedBench
+from optical_dfa.devices.tap import FrameTap
+from optical_dfa.devices.wrapped import WrappedDevice
 
 __all__ = [
     "Anchored",
     "Bench",
+    "BenchDevice",
+    "BenchWrapper",
     "Calibration",
+    "CheckedBench",
+    "CountedBench",
     "DeviceClosed",
     "DeviceEntry",
     "DeviceError",
@@ -52,9 +67,14 @@ __all__ = [
     "DeviceTimeout",
     "DeviceUnavailable",
     "DigitalDevice",
+    "DroppingBench",
     "EmulatedDevice",
     "Exposure",
+    "FailingBench",
+    "FaultEvent",
+    "FaultyDevice",
     "FingerprintMismatch",
+    "FrameTap",
     "IntensityFeatures",
     "InvalidConfig",
     "InvalidVectors",
@@ -62,17 +82,29 @@ __all__ = [
     "MatrixDevice",
     "MeasuredDevice",
     "OffAxis",
+    "OnFault",
+    "OverexposedBench",
     "PhaseStepping",
     "PhaseTracker",
     "Preset",
     "ProjectionDevice",
     "Reading",
     "Readout",
+    "RecordDevice",
+    "Recording",
+    "RecordingBench",
+    "RecordingError",
+    "RecordingWriter",
+    "ReplayDevice",
+    "ReplayMismatch",
+    "ResilientDevice",
     "SaturationWarning",
+    "StuckBench",
     "SyncedBench",
     "Track",
     "UnknownDevice",
     "Usage",
+    "WrappedDevice",
     "anchor_patterns",
     "auto_exposure",
     "available_devices",

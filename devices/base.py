@@ -5,7 +5,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any, Self
@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from optical_dfa.devices.arrays import all_finite, entries_beyond_one, gpu_of, on_current_stream
 from optical_dfa.devices.errors import DeviceClosed, FingerprintMismatch, InvalidVectors
+from optical_dfa.devices.readouts.base import Bench
 from optical_dfa.emulator import MatrixPlan
 from optical_dfa.emulator.arrays import is_cupy
 
@@ -104,6 +105,10 @@ class Usage:
     """Time the modelled machine would need for the frames, seconds."""
     device_joules: float = 0.0
     """Energy the modelled machine would use in that time, joules."""
+    faults: int = 0
+    """Faults that a policy dealt with (`on_fault`), those of requests that failed in the end included."""
+    twin_vectors: int = 0
+    """Vectors projected by the twin that stood in for the device."""
 
     def add(self, other: "Usage") -> None:
         """Add the counts of `other` to these."""
@@ -116,6 +121,10 @@ class Usage:
             parts.append(f"{self.frames_skipped:,} dark frames skipped")
         if self.pixel_readings:
             parts.append(f"{self.saturated_pixels / self.pixel_readings:.2%} of pixels saturated")
+        if self.faults:
+            parts.append(f"{self.faults:,} faults")
+        if self.twin_vectors:
+            parts.append(f"{self.twin_vectors:,} vectors by the twin")
         parts.append(f"{self.wall_seconds:.1f} s here")
         if self.frames:
             parts.append(f"{self.device_seconds:.1f} s and {self.device_joules:.0f} J on the modelled machine")
@@ -239,6 +248,21 @@ class ProjectionDevice(abc.ABC):
     def effective_matrix(self, rows: slice = slice(None)) -> Fields | None:
         """Rows of the matrix that the device multiplies by, unit gain, float32 (rows, n_inputs); None where unknown."""
         return None
+
+    def wrap_bench(self, wrap: Callable[[Bench], Bench]) -> bool:
+        """Put something between the readout and its bench: a recorder, a fault. What is calibrated stays.
+
+        Args:
+            wrap: gets the bench, returns what the readout sees in its place.
+
+        Returns:
+            False for a device that shows no frames: nothing was wrapped.
+        """
+        return False
+
+    def calibration(self) -> dict[str, npt.NDArray[Any]]:
+        """What brings the outputs to unit gain, as plain arrays by name; empty where nothing is calibrated."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """Fingerprint and position of the device (stream, frame counter …), plain values only."""

@@ -2,9 +2,8 @@
 
 import dataclasses
 import math
-import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -16,9 +15,10 @@ from optical_dfa.devices.errors import SaturationWarning
 from optical_dfa.devices.identity import emulated_matrix_identity
 from optical_dfa.devices.presets import Preset, load_preset
 from optical_dfa.devices.readouts.anchored import Anchored
-from optical_dfa.devices.readouts.base import Reading
+from optical_dfa.devices.readouts.base import Bench, Reading, Readout
 from optical_dfa.devices.readouts.settings import PhaseSteppingSettings
 from optical_dfa.devices.readouts.tracking import PhaseTracker, Track
+from optical_dfa.devices.stream import own_stream
 from optical_dfa.devices.sync import SyncedBench
 from optical_dfa.devices.weighting import Weighting
 from optical_dfa.emulator import BenchParameters, CupyProduct, EmulatedBench, FrameStamp
@@ -117,10 +117,9 @@ class EmulatedDevice(ProjectionDevice):
         n_frame_inputs, n_modes, as_read = reads.fit(self.preset.bench, n_inputs, n_outputs)
         bench = EmulatedBench(n_frame_inputs, n_modes, seed, as_read, memory_budget_bytes, backend)
         self._bench = bench
+        self._seen: Bench = bench
         self._weighting = Weighting(self.preset, bench.info.image_shape)
-        self._synced = SyncedBench(bench, reads.sync_every, repeats=REPEATS) if reads.sync_every else None
-        self._readout = reads.make(self._synced or bench, n_inputs, n_outputs, light.reference_e, backend)
-        self._tracker = PhaseTracker(self._readout, reads.probe_every) if reads.probe_every else None
+        self._synced, self._readout, self._tracker = _reader(self.preset, bench, n_inputs, n_outputs, backend)
         self._first_track: Track | None = None  # None before calibration, or without a tracker
         self._track: Track | None = None
         self._next_track: Track | None = None
@@ -130,9 +129,7 @@ class EmulatedDevice(ProjectionDevice):
         if fidelity == "statistical":
             scale = float(self._unit) / (4 * math.sqrt(light.reference_e) * bench.info.gain_dn_per_e)
             self._statistical = StatisticalReadout(bench, scale, backend)
-        self._stream = _rank() if stream is None else stream
-        accepted = isinstance(self._stream, int) and not isinstance(self._stream, bool) and 0 <= self._stream < 1 << 64
-        require(accepted, "stream", self._stream, "an int from 0 to 2^64 - 1")
+        self._stream = own_stream(stream)
         self._next_frame = 0
         self._warned = False
         self.matrix_identity = emulated_matrix_identity(seed) | self._weighting.identity
@@ -196,6 +193,20 @@ class EmulatedDevice(ProjectionDevice):
         pairs = matrix.reshape(-1, 2, matrix.shape[1])[modes - first].reshape(-1, matrix.shape[1])
         which = slice(chosen.start, stop, chosen.step)
         return (self._readout.mix(pairs, which) / math.sqrt(VARIANCE)).astype(np.float32)
+
+    def wrap_bench(self, wrap: Callable[[Bench], Bench]) -> bool:
+        """See `ProjectionDevice`. Statistical fidelity shows no frames."""
+        if self._statistical:
+            return False
+        with self._lock:
+            self._seen, before = wrap(self._seen), self._readout
+            sizes = self.info.n_inputs, self.info.n_outputs
+            self._synced, self._readout, self._tracker = _reader(
+                self.preset, self._seen, *sizes, self.settings["backend"]
+            )
+            if self._calibrated:
+                self._readout.load_state_dict(before.state_dict())
+        return True
 
     def _open(self) -> None:
         if self._calibrated:
@@ -342,11 +353,14 @@ class EmulatedDevice(ProjectionDevice):
         self._track = Track.from_state(position["track"]) if tracked else self._first_track
 
 
-def _rank() -> int:
-    """Rank of this process among those of a distributed run; 0 outside one."""
-    rank = os.environ.get("RANK", "0")
-    require(rank.isdecimal(), "environment variable RANK", rank, "a whole number, 0 or more")
-    return int(rank)
+def _reader(
+    preset: Preset, bench: Bench, n_inputs: int, n_outputs: int, backend: Backend
+) -> tuple[SyncedBench | None, Readout, PhaseTracker | None]:
+    """What finds lost frames, what reads the bench, and what follows its phase."""
+    reads = preset.readout
+    synced = SyncedBench(bench, reads.sync_every, repeats=REPEATS) if reads.sync_every else None
+    readout = reads.make(synced or bench, n_inputs, n_outputs, preset.bench.photometry.reference_e, backend)
+    return synced, readout, PhaseTracker(readout, reads.probe_every) if reads.probe_every else None
 
 
 def _check_fidelity(fidelity: str, backend: str, preset: Preset) -> None:

@@ -10,6 +10,7 @@
     ├── DeviceUnavailable       cannot be opened here and now (not connected, in use, driver missing)
     ├── DeviceTimeout           no answer in time
     ├── DeviceFault             it answered, but wrongly
+    ├── ReplayMismatch          a recording is asked for something else than was recorded
     └── FingerprintMismatch     a saved state belongs to another device
 
 Every message says what was given, what is accepted and what to do.
@@ -58,6 +59,10 @@ class DeviceTimeout(DeviceError):
 
 class DeviceFault(DeviceError):
     """The device answered, but wrongly."""
+
+
+class ReplayMismatch(DeviceError):
+    """A recording is asked for something else than was recorded."""
 
 
 class FingerprintMismatch(DeviceError):

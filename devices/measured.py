@@ -48,6 +48,8 @@ class MeasuredDevice(ProjectionDevice):
         if faults:
             raise _refused(*faults)
         outputs = file.n_outputs if n_outputs is None else n_outputs
+        self.measured_fingerprint = file.record.fingerprint
+        """Of the device that the matrix was measured on; empty: unknown."""
         self._rows: Fields | None = None
         self.matrix_identity = {"kind": "measured", "sha256": file.sha256}
         self.settings = {"path": str(path), "measured_on": file.record.device}

@@ -5,18 +5,24 @@ An entry point names a `ProjectionDevice` subclass whose constructor takes keywo
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from optical_dfa.devices.base import DeviceInfo, ProjectionDevice
+from optical_dfa.devices.bench import BenchDevice
 from optical_dfa.devices.digital import DigitalDevice
 from optical_dfa.devices.emulated import EmulatedDevice
 from optical_dfa.devices.errors import DeviceUnavailable, InvalidConfig, UnknownDevice
 from optical_dfa.devices.faults import Fault, listed, nearest, unknown_key
+from optical_dfa.devices.injection import FaultyDevice
 from optical_dfa.devices.matrix import MatrixDevice
 from optical_dfa.devices.measured import MeasuredDevice
+from optical_dfa.devices.record import RecordDevice
+from optical_dfa.devices.replay import ReplayDevice
+from optical_dfa.devices.resilient import ResilientDevice, on_fault_settings
+from optical_dfa.devices.wrapped import WrappedDevice, split_spec
 from optical_dfa.emulator.checks import ParameterError
 
 ENTRY_POINT_GROUP = "optical_dfa.devices"
@@ -24,10 +30,14 @@ ENTRY_POINT_GROUP = "optical_dfa.devices"
 DeviceFactory = Callable[..., ProjectionDevice]
 
 _BUILT_IN: dict[str, DeviceFactory] = {
+    "bench": BenchDevice,
     "digital": DigitalDevice,
     "emulator": EmulatedDevice,
+    "faulty": FaultyDevice,
     "matrix": MatrixDevice,
     "measured": MeasuredDevice,
+    "record": RecordDevice,
+    "replay": ReplayDevice,
 }
 
 
@@ -58,8 +68,13 @@ def available_devices() -> list[DeviceEntry]:
     return sorted(entries, key=lambda entry: entry.name)
 
 
-def make_device(name: str, **config: Any) -> ProjectionDevice:
+def make_device(name: str, *, on_fault: object = None, **config: Any) -> ProjectionDevice:
     """A closed device; nothing is connected or displayed.
+
+    Args:
+        name: a name from `available_devices`.
+        on_fault: what to do when it fails, values of `OnFault`; None: raise at once.
+        config: options of the device.
 
     Raises:
         UnknownDevice, InvalidConfig, DeviceUnavailable: the message lists what is known or accepted.
@@ -69,6 +84,12 @@ def make_device(name: str, **config: Any) -> ProjectionDevice:
     open_ended = any(option.kind is option.VAR_KEYWORD for option in options.values())
     known = {key: value for key, value in config.items() if open_ended or key in options}
     faults = [Fault((key,), unknown_key(key, options)) for key in config if key not in known]
+    policy = None
+    if on_fault is not None:
+        try:
+            policy = on_fault_settings(on_fault)
+        except InvalidConfig as error:
+            faults += error.faults
     required = [o.name for o in options.values() if o.default is o.empty and o.kind is not o.VAR_KEYWORD]
     faults += [Fault((key,), "missing; it must be given") for key in required if key not in config]
     if known.keys() >= set(required):
@@ -81,7 +102,7 @@ def make_device(name: str, **config: Any) -> ProjectionDevice:
             faults.append(Fault((name_of,) if name_of in options else (), str(error)))
     if faults:
         raise InvalidConfig(f"device {name!r} cannot be made:{listed(faults)}", faults)
-    return device
+    return device if policy is None else ResilientDevice(device, policy)
 
 
 def open_device(name: str, **config: Any) -> ProjectionDevice:
@@ -108,10 +129,17 @@ def check_device_config(name: str, **config: Any) -> DeviceInfo:
     Raises:
         UnknownDevice, InvalidConfig, DeviceUnavailable: as `open_device`.
     """
-    options = inspect.signature(_factory(name)).parameters
-    own = [size for size in ("n_inputs", "n_outputs") if size in options and options[size].default is None]
-    unknown = {size: 1 for size in ("n_inputs", "n_outputs") if size not in own}
+    unknown = {size: 1 for size in ("n_inputs", "n_outputs") if size not in _own_sizes(name, config)}
     return make_device(name, **{**unknown, **config}).info
+
+
+def _own_sizes(name: str, config: Mapping[str, Any]) -> list[str]:
+    """Sizes that a device has of itself; of a device around another one, those of that one."""
+    factory = _factory(name)
+    if isinstance(factory, type) and issubclass(factory, WrappedDevice) and "device" in config:
+        return _own_sizes(*split_spec(config["device"]))
+    options = inspect.signature(factory).parameters
+    return [size for size in ("n_inputs", "n_outputs") if size in options and options[size].default is None]
 
 
 def _factory(name: str) -> DeviceFactory:

@@ -16,6 +16,7 @@ def show_devices(console: Console) -> None:
         console.print(table)
         console.print()
     console.print("For instance: --set device=digital, or --set device.camera.adc_bits=12")
+    console.print("Every device also takes on_fault: what to do when it fails")
 
 
 def _devices(entries: list[DeviceEntry]) -> Table:

@@ -21,6 +21,10 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+device_app = typer.Typer(no_args_is_help=True, help="Look at one device.")
+app.add_typer(device_app, name="device")
+
+
 @app.callback()
 def main(
     version: Annotated[
@@ -88,6 +92,42 @@ def devices() -> None:
 
     with clean_errors():
         show_devices(Console(highlight=False))
+
+
+@device_app.command(name="check")
+def device_check(
+    target: Annotated[
+        str, typer.Argument(metavar="NAME|CONFIG.yaml", help="A device by name, or that of a run; see examples.")
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Option of the device or value of the file. May be repeated."),
+    ] = None,
+    inputs: Annotated[int | None, typer.Option("--inputs", metavar="N", help="Inputs; of a file: 10.")] = None,
+    outputs: Annotated[
+        int | None, typer.Option("--outputs", metavar="M", help="Outputs; of a file: those its net needs.")
+    ] = None,
+    since: Annotated[
+        Path | None,
+        typer.Option("--since", metavar="check.safetensors", help="An earlier check to compare with: drift."),
+    ] = None,
+    pairs: Annotated[int, typer.Option("--pairs", metavar="K", help="Pairs of vectors x, y shown, and x + y.")] = 32,
+    lit: Annotated[int, typer.Option("--lit", metavar="L", help="Inputs lit by x + y.")] = 4,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="Write report, calibration and figure there.")
+    ] = None,
+) -> None:
+    """Measure whether a device is well: gain, linearity, repeatability, SNR, saturation, dead outputs, drift, speed."""
+    from rich.console import Console
+
+    from optical_dfa.cli.errors import FAULT, clean_errors
+
+    with clean_errors():
+        from optical_dfa.cli.device import Options, run_check
+
+        options = Options(target, overrides or (), inputs, outputs, since, pairs, lit, out)
+        if not run_check(options, Console(highlight=False)):
+            raise typer.Exit(FAULT)
 
 
 @app.command()

@@ -62,6 +62,8 @@ class TrainingConfig(_Section):
     """CPU threads of PyTorch; null: its own choice, which a resumed run keeps."""
     checkpoint_every_steps: PositiveInt | None = 500
     """Steps from checkpoint to checkpoint inside an epoch; null: only at the end of each epoch."""
+    monitor_every_steps: PositiveInt | None = None
+    """Steps from look to look at the health of the device; null: none. A look displays 24 vectors."""
 
 
 class TernarizeConfig(_Section):

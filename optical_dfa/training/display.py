@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from optical_dfa.training.log import EpochMetrics
+from optical_dfa.training.monitoring import in_words
 from optical_dfa.training.run import Run
 
 
@@ -58,8 +59,11 @@ class Display:
             self._task,
             completed=self._run.step,
             epoch=f"{self._run.epoch + 1}/{self._run.config.training.epochs}",
-            metrics=metrics + f"  {totals.frames:,} frames" * self._has_frames,
+            metrics=metrics + f"  {totals.frames:,} frames" * self._has_frames + self._health(),
         )
+
+    def _health(self) -> str:
+        return f"  {in_words(self._run.health[-1])}" if self._run.health else ""
 
     def epoch(self, row: EpochMetrics) -> None:
         """Print the line of a finished epoch."""

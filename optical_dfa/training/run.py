@@ -14,6 +14,7 @@ from optical_dfa.config import RunConfig
 from optical_dfa.data import ImageTask
 from optical_dfa.devices import Usage, measured_snr_db
 from optical_dfa.feedback import Feedback
+from optical_dfa.health import HealthSample, Monitor
 from optical_dfa.run_errors import CheckpointError, LossNotFinite
 from optical_dfa.training.attach import attach_configured
 from optical_dfa.training.log import EpochMetrics
@@ -62,6 +63,8 @@ class Run:
         alignment = config.alignment
         self.monitor = self.feedback.alignment(alignment.every) if self.feedback and alignment else None
         self.steps_per_epoch = math.ceil(len(task.train_images) / training.batch_size)
+        wanted = training.monitor_every_steps and self.feedback is not None
+        self._monitor = Monitor(self.feedback.device) if wanted and self.feedback else None
         self.epoch = 0
         self.step = 0
         self.totals = Totals()
@@ -83,6 +86,26 @@ class Run:
     def steps(self) -> int:
         """Finished steps of all epochs."""
         return self.epoch * self.steps_per_epoch + self.step
+
+    @property
+    def trained(self) -> bool:
+        """All epochs are finished."""
+        return self.epoch >= self.config.training.epochs
+
+    @property
+    def health(self) -> list[HealthSample]:
+        """What the looks at the device found so far."""
+        return [] if self._monitor is None else self._monitor.samples
+
+    def look(self) -> HealthSample | None:
+        """A look at the device, if it is time to and was not done at this step; see `Monitor`."""
+        every = self.config.training.monitor_every_steps
+        if self._monitor is None or not every or self.steps % every:
+            return None
+        here = self.epoch + 1, self.step
+        if self.health and (self.health[-1].epoch, self.health[-1].step) == here:
+            return None
+        return self._monitor.look(*here)
 
     def train_step(self, batch: Tensor) -> None:
         """One update with the training images of these indices, int64 (images,).
@@ -163,6 +186,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "rng": torch.get_rng_state(),
             "feedback": None if self.feedback is None else self.feedback.state_dict(),
+            "monitor": None if self._monitor is None else _as_tensors(self._monitor.state_dict()),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -179,6 +203,8 @@ class Run:
             )
         if self.feedback is not None:
             self.feedback.load_state_dict(state["feedback"])
+        if self._monitor is not None and state.get("monitor") is not None:
+            self._monitor.load_state_dict(state["monitor"])
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["rng"])
@@ -214,3 +240,9 @@ class Run:
             correct += int((self.net(images[part]).argmax(1) == labels[part]).sum())
         self.net.train()
         return correct / len(images)
+
+
+def _as_tensors(state: dict[str, Any]) -> dict[str, Any]:
+    """Arrays as tensors, which a checkpoint may hold."""
+    first = state["first"]
+    return {**state, "first": None if first is None else torch.from_numpy(first)}

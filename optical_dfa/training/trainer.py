@@ -13,10 +13,12 @@ from optical_dfa.data import load_task
 from optical_dfa.devices import DeviceError
 from optical_dfa.run_errors import LossNotFinite, TrainingInterrupted
 from optical_dfa.training.alignment import aligned
+from optical_dfa.training.attend import attend_faults
 from optical_dfa.training.checkpoint import load_checkpoint, save_checkpoint
 from optical_dfa.training.display import Display
 from optical_dfa.training.interrupt import InterruptGuard
 from optical_dfa.training.log import Result, write_metrics
+from optical_dfa.training.monitoring import Watch
 from optical_dfa.training.provenance import write_provenance
 from optical_dfa.training.run import Run
 from optical_dfa.training.run_folder import RunFolder
@@ -61,16 +63,18 @@ def train(config: RunConfig, out_dir: str | Path, *, resume: bool = False, progr
         write_provenance(folder.provenance, run)
         write_metrics(folder.metrics, run.history)  # what came after the checkpoint is done again
         with aligned(run, folder), InterruptGuard() as interrupt, Display(run, progress) as display:
+            attend_faults(run, folder, interrupt)
             try:
-                _loop(run, folder, display, interrupt)
+                _loop(run, folder, display, interrupt, Watch(run, folder))
+                result = Result.of(folder.path, run.history, run.measured_snr_db())
             except Exception as error:
-                if isinstance(error, DeviceError):  # raised by a backward pass, before the step changed anything
+                # raised by a backward pass, before the step changed anything; the SNR is measured after the last one
+                if isinstance(error, DeviceError) and not run.trained:
                     save_checkpoint(folder.checkpoint, run.state_dict())
                 error.add_note(f"in {run.position}")
                 advice = "" if isinstance(error, LossNotFinite) else ": go on with --resume"
                 error.add_note(f"the last checkpoint is kept in {folder.path}{advice}")
                 raise
-        result = Result.of(folder.path, run.history, run.measured_snr_db())
     result.write(folder.result)
     return result
 
@@ -80,12 +84,14 @@ def epoch_order(seed: int, epoch: int, n_images: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(n_images))
 
 
-def _loop(run: Run, folder: RunFolder, display: Display, interrupt: InterruptGuard) -> None:
+def _loop(run: Run, folder: RunFolder, display: Display, interrupt: InterruptGuard, watch: Watch) -> None:
     training = run.config.training
-    while run.epoch < training.epochs:
+    while not run.trained:
         order = epoch_order(training.seed, run.epoch, len(run.task.train_images))
         for first in range(run.step * training.batch_size, len(order), training.batch_size):
+            watch.before_step()
             run.train_step(order[first : first + training.batch_size])
+            watch.after_step()
             display.step()
             due = training.checkpoint_every_steps and run.steps % training.checkpoint_every_steps == 0
             if due or interrupt.requested:

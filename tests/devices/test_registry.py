@@ -27,6 +27,9 @@ from optical_dfa.devices import (
 )
 from optical_dfa.devices.base import Fields, Vectors
 
+BUILT_IN = ["bench", "digital", "emulator", "faulty", "matrix", "measured", "record", "replay"]
+KNOWN = ", ".join(BUILT_IN)
+
 
 class Mirror(ProjectionDevice):
     """Returns what it is given.
@@ -79,11 +82,13 @@ def test_a_device_is_made_closed() -> None:
 
 
 def test_available_devices() -> None:
-    digital, emulated, matrix, measured = available_devices()
-    assert [entry.name for entry in available_devices()] == ["digital", "emulator", "matrix", "measured"]
-    assert matrix.options == ("matrix", "n_inputs", "n_outputs")
+    entries = available_devices()
+    assert [entry.name for entry in entries] == BUILT_IN
+    by_name = {entry.name: entry for entry in entries}
+    digital, emulated, measured = by_name["digital"], by_name["emulator"], by_name["measured"]
+    assert by_name["matrix"].options == ("matrix", "n_inputs", "n_outputs")
     assert measured.options == ("path", "n_inputs", "n_outputs")
-    for entry in (digital, emulated, matrix, measured):
+    for entry in entries:
         assert entry.source == "optical_dfa"
         assert entry.problem is None
         assert len(entry.summary) > 20
@@ -113,9 +118,9 @@ def test_available_devices() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("emulater", "unknown device 'emulater'. Did you mean 'emulator'? Known: digital, emulator, matrix, measured"),
-        ("Digital", "unknown device 'Digital'. Did you mean 'digital'? Known: digital, emulator, matrix, measured"),
-        ("qqq", "unknown device 'qqq'. Known: digital, emulator, matrix, measured"),
+        ("emulater", f"unknown device 'emulater'. Did you mean 'emulator'? Known: {KNOWN}"),
+        ("Digital", f"unknown device 'Digital'. Did you mean 'digital'? Known: {KNOWN}"),
+        ("qqq", f"unknown device 'qqq'. Known: {KNOWN}"),
     ],
 )
 def test_an_unknown_device_is_refused_by_name(name: str, message: str) -> None:
@@ -235,7 +240,7 @@ def test_a_device_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(device, Mirror)
         assert device.project(np.array([[1, -1]], np.int8)).tolist() == [[1, -1]]
     entries = {entry.name: entry for entry in available_devices()}
-    assert list(entries) == ["digital", "emulator", "matrix", "measured", "mirror"]
+    assert list(entries) == sorted([*BUILT_IN, "mirror"])
     assert entries["mirror"] == DeviceEntry(
         "mirror", "Returns what it is given.", ("n_inputs", "n_outputs", "polish"), "glassworks:Mirror"
     )
@@ -246,7 +251,7 @@ def test_a_device_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
         "device 'mirror' cannot be made: polish must be fine or coarse; got 'none'"
     )
     assert message_of(UnknownDevice, "miror").endswith(
-        "Did you mean 'mirror'? Known: digital, emulator, matrix, measured, mirror"
+        f"Did you mean 'mirror'? Known: {', '.join(sorted([*BUILT_IN, 'mirror']))}"
     )
 
 
@@ -257,7 +262,7 @@ def test_a_device_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_broken_device_is_listed_with_its_problem(value: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     offer(monkeypatch, broken=value, mirror="glassworks:Mirror")
     entries = {entry.name: entry for entry in available_devices()}
-    assert list(entries) == ["broken", "digital", "emulator", "matrix", "measured", "mirror"]
+    assert list(entries) == sorted([*BUILT_IN, "broken", "mirror"])
     problem = entries["broken"].problem
     assert problem is not None
     assert problem.startswith(f"device 'broken' ({value}) cannot be loaded: ")

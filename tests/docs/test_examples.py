@@ -164,7 +164,7 @@ def test_readouts(capsys: pytest.CaptureFixture[str]) -> None:
 def test_add_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The page's package, laid out as pip installs it, is found by its entry point."""
     page = HOW_TO / "add-a-device.md"
-    module, use, check = blocks(page, "python")
+    module, use, check, conform = blocks(page, "python")
     (project,) = (tomllib.loads(block) for block in blocks(page, "toml"))
     (device,) = re.findall(r"class (\w+)\(ProjectionDevice\)", module)
 
@@ -181,7 +181,7 @@ def test_add_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     (announced,) = (entry for entry in available_devices() if entry.source == name)
     assert list(entries) == [announced.name]
     exec(use, {})
-    exec(check, {})
+    exec(f"{check}\n{conform}", {})
     del sys.modules["lab_devices"]
     assert_shown(page, capsys.readouterr().out)
     for number, text in enumerate(blocks(page, "yaml")):
@@ -255,6 +255,30 @@ def test_look_at_a_bench(capsys: pytest.CaptureFixture[str]) -> None:
     assert_shown(page, shown)
     # noise of one backend differs from that of another by a digital number here and there
     assert numbers(shown) == pytest.approx(numbers(printed_blocks(page)), abs=0.11)
+
+
+@pytest.mark.parametrize("name", ["use-your-own-bench", "check-a-device", "record-and-replay", "when-a-device-fails"])
+def test_hardware_in_the_loop(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is printed is what the page shows, to the letter; its configurations are valid."""
+    page = HOW_TO / f"{name}.md"
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    exec("\n".join(blocks(page, "python")), {})
+    assert capsys.readouterr().out == printed_blocks(page)
+    for number, text in enumerate(blocks(page, "yaml")):
+        load(text, tmp_path / f"{number}.yaml")
+
+
+def test_check_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table of the page, but for throughput."""
+    (console,) = blocks(HOW_TO / "check-a-device.md", "console")
+    command, shown = console.split("\n", maxsplit=1)
+    monkeypatch.setenv("COLUMNS", "100")
+    result = CliRunner().invoke(app, shlex.split(command)[2:])
+    printed, expected = ([line.split() for line in text.splitlines()] for text in (result.output, shown))
+    assert [line[0] for line in printed] == [line[0] for line in expected]
+    timed = [line[0] for line in expected].index("throughput,")
+    assert printed[:timed] + printed[timed + 1 :] == expected[:timed] + expected[timed + 1 :]
+    assert Path("check/check.png").exists()
 
 
 def keys_of(values: dict[str, Any], prefix: str = "") -> set[str]:

@@ -221,11 +221,7 @@ def test_a_point_has_one_feedback() -> None:
 @pytest.mark.parametrize(
     ("device", "error", "texts"),
     [
-        (
-            "emulater",
-            UnknownDevice,
-            ["'emulater'", "Did you mean 'emulator'?", "Known: digital, emulator, matrix, measured"],
-        ),
+        ("emulater", UnknownDevice, ["'emulater'", "Did you mean 'emulator'?", "Known: bench, digital, emulator"]),
         ({"name": "digital", "sed": 3}, InvalidConfig, ["sed: unknown key. Did you mean 'seed'?"]),
         (
             {"name": "digital", "seed": "three"},

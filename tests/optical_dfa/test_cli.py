@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 import optical_dfa
 import optical_dfa.training
 from optical_dfa.cli import app
-from optical_dfa.devices import DeviceFault
+from optical_dfa.devices import DeviceFault, available_devices
 from optical_dfa.run_errors import TrainingInterrupted
 
 CONFIG = """\
@@ -79,14 +79,15 @@ def test_quiet_set_and_out() -> None:
         (
             ("small.yaml", "--set", "training.epocs=3"),
             "error: --set training.epocs=3: training.epocs: unknown key. Did you mean 'epochs'? Known here: method, "
-            "epochs, batch_size, optimizer, learning_rate, seed, threads, checkpoint_every_steps\n",
+            "epochs, batch_size, optimizer, learning_rate, seed, threads, checkpoint_every_steps, "
+            "monitor_every_steps\n",
         ),
         (
             ("small.yaml", "--set", "training.epochs=x", "--set", "device=digitl"),
             "error: 2 faults in the configuration:\n"
             "  --set training.epochs=x: training.epochs: input should be a valid integer; got 'x'\n"
             "  --set device=digitl: device.name: unknown device 'digitl'. Did you mean 'digital'? "
-            "Known: digital, emulator, matrix, measured\n",
+            f"Known: {', '.join(entry.name for entry in available_devices())}\n",
         ),
         (("small.yaml", "--resume"), "error: runs/small: holds no run to resume: leave out --resume"),
         (("small.yaml", "-o", "."), "error: .: holds other files and no run: give the run its own folder with -o\n"),

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from optical_dfa.config import RunConfig, TernarizeConfig, load_config
 from optical_dfa.config.yaml_marks import YamlSyntaxError, dump_yaml, parse_marked
+from optical_dfa.devices import available_devices
 from optical_dfa.encode import Ternarize
 from optical_dfa.run_errors import ConfigError
 
@@ -98,7 +99,7 @@ device:
         "run.yaml:1: task.name: must be one of digits, mnist, fashion-mnist, cifar10; got 'minst'. Did you mean "
         "'mnist'?",
         "run.yaml:3: training.epoch: unknown key. Did you mean 'epochs'? Known here: method, epochs, batch_size, "
-        "optimizer, learning_rate, seed, threads, checkpoint_every_steps",
+        "optimizer, learning_rate, seed, threads, checkpoint_every_steps, monitor_every_steps",
         "run.yaml:4: training.method: must be one of bp, dfa, shallow; got 'dfaa'. Did you mean 'dfa'?",
         "run.yaml:6: training.learning_rate: given twice, first in line 5: remove one",
         "run.yaml:8: model.hidden.1: input should be a valid integer; got '32'",
@@ -107,8 +108,8 @@ device:
         "run.yaml:10: feedback.ternarize.threshold: input should be a valid number; got 'off'",
         "run.yaml:11: trainig: unknown key. Did you mean 'training'? Known here: task, model, training, feedback, "
         "device, alignment",
-        "run.yaml:13: device.name: unknown device 'emulater'. Did you mean 'emulator'? Known: digital, emulator, "
-        "matrix, measured",
+        "run.yaml:13: device.name: unknown device 'emulater'. Did you mean 'emulator'? Known: "
+        f"{', '.join(entry.name for entry in available_devices())}",
     ]
 
 
@@ -229,7 +230,7 @@ def test_faults_of_set_come_after_those_of_the_file(file: Path) -> None:
         "--set training.method=[: the value is not valid YAML: expected the node content, but found '<stream end>'",
         "--set training.threads=x: training.threads: input should be a valid integer; got 'x'",
         "--set training.sed=1: training.sed: unknown key. Did you mean 'seed'? Known here: method, epochs, batch_size, "
-        "optimizer, learning_rate, seed, threads, checkpoint_every_steps",
+        "optimizer, learning_rate, seed, threads, checkpoint_every_steps, monitor_every_steps",
     ]
 
 

@@ -16,7 +16,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -e $@ || $(PYTHON) -m venv --clear $(VENV)
 	@rm -f $@
 	@echo "installing into $(VENV): some minutes the first time, most of them for PyTorch"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[fast,plot,data,dev]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[fast,plot,data,remote,dev]"
 	@touch $@
 
 # The vendor's software wants versions that cannot be built any more: it has its own environment, where the checkout is
@@ -43,12 +43,20 @@ setup: $(INSTALLED)  ## make the virtual environment .venv (every other target d
 demo: $(INSTALLED)  ## train the digits with five kinds of feedback; table, runs/demo/*.png
 	$(BIN)/optical-dfa demo
 
+# The vendor's software for the tests, in a folder of its own: its versions are not ours.
+VENDOR_INSTALLED := .vendor/.installed
+
+$(VENDOR_INSTALLED): tests/vendor.txt | $(INSTALLED)
+	@rm -rf .vendor
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .vendor -r tests/vendor.txt
+	@touch $@
+
 .PHONY: test
-test: $(INSTALLED) $(PEERS_INSTALLED)  ## run the tests
+test: $(INSTALLED) $(PEERS_INSTALLED) $(VENDOR_INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest -q -n auto
 
 .PHONY: soak
-soak: $(INSTALLED)  ## run the long tests and keep their output in docs/soak/
+soak: $(INSTALLED) $(VENDOR_INSTALLED)  ## run the long tests and keep their output in docs/soak/
 	@mkdir -p docs/soak
 	$(BIN)/python -m pytest -m soak -v -s --durations=0 --no-header 2>&1 | tee docs/soak/soak.txt
 
@@ -90,5 +98,5 @@ check:  ## all that CI runs
 
 .PHONY: clean
 clean:  ## remove the environment, caches and build products; keep runs/
-	rm -rf $(VENV) $(PEERS) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) .vendor build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -24,6 +24,7 @@ from optical_dfa.devices.errors import (
     UnknownDevice,
 )
 from optical_dfa.devices.injection import DroppingBench, FailingBench, FaultyDevice, OverexposedBench, StuckBench
+from optical_dfa.devices.lighton import LightonDevice
 from optical_dfa.devices.matrix import MatrixDevice
 from optical_dfa.devices.measured import MeasuredDevice
 from optical_dfa.devices.presets import Preset, load_preset, preset_names
@@ -44,6 +45,9 @@ from optical_dfa.devices.registry import (
     make_device,
     open_device,
 )
+from optical_dfa.devices.remote import RemoteDevice
+from optical_dfa.devices.remote_bench import RemoteBench
+from optical_dfa.devices.remote_client import Endpoint
 from optical_dfa.devices.replay import ReplayDevice
 from optical_dfa.devices.resilient import FaultEvent, OnFault, ResilientDevice
 from optical_dfa.devices.snr import measured_snr_db
@@ -69,6 +73,7 @@ __all__ = [
     "DigitalDevice",
     "DroppingBench",
     "EmulatedDevice",
+    "Endpoint",
     "Exposure",
     "FailingBench",
     "FaultEvent",
@@ -79,6 +84,7 @@ __all__ = [
     "InvalidConfig",
     "InvalidVectors",
     "Light",
+    "LightonDevice",
     "MatrixDevice",
     "MeasuredDevice",
     "OffAxis",
@@ -95,6 +101,8 @@ __all__ = [
     "RecordingBench",
     "RecordingError",
     "RecordingWriter",
+    "RemoteBench",
+    "RemoteDevice",
     "ReplayDevice",
     "ReplayMismatch",
     "ResilientDevice",

@@ -143,7 +143,8 @@ class ProjectionDevice(abc.ABC):
 
     info: DeviceInfo
     matrix_identity: Mapping[str, Any]
-    """What tells this matrix from any other, as JSON values: version and seed, or the serial number of a medium."""
+    """What tells this matrix from any other, as JSON values: version and seed, or the serial number of a medium. Empty
+    until `open`, where only the open device knows."""
 
     settings: Mapping[str, Any]
     """Every option it was made with but its size, defaults included, as JSON values: for logs."""
@@ -236,7 +237,12 @@ class ProjectionDevice(abc.ABC):
 
         Equal for devices that compute the same product, whatever their noise, exposure or calibration: a run may move
         from one to the other.
+
+        Raises:
+            DeviceClosed: only the open device knows.
         """
+        if not self.matrix_identity:
+            raise DeviceClosed(f"which matrix device {self.info.name!r} has is known once it is open: call its open()")
         identity = {
             "matrix": dict(self.matrix_identity),
             "n_inputs": self.info.n_inputs,
@@ -267,7 +273,7 @@ class ProjectionDevice(abc.ABC):
     def state_dict(self) -> dict[str, Any]:
         """Fingerprint and position of the device (stream, frame counter …), plain values only."""
         with self._lock:
-            return {"fingerprint": self.fingerprint, "device": self.info.name, "position": self._position()}
+            return {"fingerprint": self.fingerprint, "device": self._kind(), "position": self._position()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state` was saved.
@@ -284,7 +290,7 @@ class ProjectionDevice(abc.ABC):
                 f"({self.info.name}, {self.info.n_inputs} inputs, {self.info.n_outputs} outputs) is "
                 f"{self.fingerprint!r}: open the device with the matrix seed and size of the saved run"
             )
-        if state["device"] == self.info.name:
+        if state["device"] == self._kind():
             with self._lock:
                 self._restore_position(state["position"])
 
@@ -297,6 +303,10 @@ class ProjectionDevice(abc.ABC):
 
     def _close(self) -> None:  # noqa: B027
         pass
+
+    def _kind(self) -> str:
+        """Name of the device whose position this is; that of another one is not taken over."""
+        return self.info.name
 
     def _position(self) -> dict[str, Any]:
         return {}

@@ -17,9 +17,11 @@ from optical_dfa.devices.emulated import EmulatedDevice
 from optical_dfa.devices.errors import DeviceUnavailable, InvalidConfig, UnknownDevice
 from optical_dfa.devices.faults import Fault, listed, nearest, unknown_key
 from optical_dfa.devices.injection import FaultyDevice
+from optical_dfa.devices.lighton import LightonDevice
 from optical_dfa.devices.matrix import MatrixDevice
 from optical_dfa.devices.measured import MeasuredDevice
 from optical_dfa.devices.record import RecordDevice
+from optical_dfa.devices.remote import RemoteDevice
 from optical_dfa.devices.replay import ReplayDevice
 from optical_dfa.devices.resilient import ResilientDevice, on_fault_settings
 from optical_dfa.devices.wrapped import WrappedDevice, split_spec
@@ -34,9 +36,11 @@ _BUILT_IN: dict[str, DeviceFactory] = {
     "digital": DigitalDevice,
     "emulator": EmulatedDevice,
     "faulty": FaultyDevice,
+    "lighton": LightonDevice,
     "matrix": MatrixDevice,
     "measured": MeasuredDevice,
     "record": RecordDevice,
+    "remote": RemoteDevice,
     "replay": ReplayDevice,
 }
 

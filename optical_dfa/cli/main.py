@@ -251,6 +251,61 @@ def audit(
         run_audit(load_config(config, overrides or []), out, Console(highlight=False))
 
 
+@app.command()
+def serve(
+    device: Annotated[str, typer.Argument(metavar="DEVICE", help="Name of a device; see optical-dfa devices.")],
+    inputs: Annotated[int, typer.Option("--inputs", metavar="N", help="Inputs of the device.")],
+    outputs: Annotated[int, typer.Option("--outputs", metavar="M", help="Outputs of the device.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Option of the device, e.g. seed=3. May be repeated."),
+    ] = None,
+    preset: Annotated[str | None, typer.Option("--preset", metavar="NAME", help="Preset of the emulator.")] = None,
+    listen: Annotated[
+        str, typer.Option("--listen", metavar="ADDRESS", help="Where; beyond this machine only with keys.")
+    ] = "tcp://127.0.0.1:5557",
+    key: Annotated[
+        Path | None, typer.Option("--key", metavar="FILE", help="Secret key of the server; see optical-dfa keys.")
+    ] = None,
+    clients: Annotated[
+        Path | None, typer.Option("--clients", metavar="FOLDER", help="Public keys of those who may use it.")
+    ] = None,
+    faults: Annotated[
+        float | None,
+        typer.Option("--faults", metavar="RATE", help="Let this fraction of the requests fail, to rehearse it."),
+    ] = None,
+) -> None:
+    """Serve a device to other processes and machines, as the device `remote`."""
+    from optical_dfa.cli.errors import clean_errors
+
+    with clean_errors():
+        from optical_dfa.cli.serve import serve_device
+
+        serve_device(device, (inputs, outputs), overrides or [], preset, listen, key, clients, faults)
+
+
+@app.command()
+def keys(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the two files, for instance that of the machine.")],
+    folder: Annotated[Path, typer.Option("--folder", metavar="DIR", help="Where to write them.")] = Path(),
+) -> None:
+    """Write a pair of keys for a device server or one of its clients."""
+    from optical_dfa.cli.errors import clean_errors
+
+    with clean_errors():
+        from optical_dfa.cli.serve import write_keys
+
+        write_keys(name, folder)
+
+
+@app.command(name="server-script")
+def server_script() -> None:
+    """Print the device server as one file for the host of the hardware, Python 3.8 or newer."""
+    from optical_dfa.cli.serve import print_script
+
+    print_script()
+
+
 @app.command(name="bench-view")
 def bench_view(
     preset: Annotated[str, typer.Argument(metavar="PRESET", help="Name of a bench preset; see optical-dfa devices.")],

@@ -27,7 +27,7 @@ from optical_dfa.devices import (
 )
 from optical_dfa.devices.base import Fields, Vectors
 
-BUILT_IN = ["bench", "digital", "emulator", "faulty", "matrix", "measured", "record", "replay"]
+BUILT_IN = ["bench", "digital", "emulator", "faulty", "lighton", "matrix", "measured", "record", "remote", "replay"]
 KNOWN = ", ".join(BUILT_IN)
 
 
@@ -88,6 +88,9 @@ def test_available_devices() -> None:
     digital, emulated, measured = by_name["digital"], by_name["emulator"], by_name["measured"]
     assert by_name["matrix"].options == ("matrix", "n_inputs", "n_outputs")
     assert measured.options == ("path", "n_inputs", "n_outputs")
+    sizes = ("n_inputs", "n_outputs")
+    assert by_name["lighton"].options == (*sizes, "simulated", "exposure_us", "config_file", "timeout_s")
+    assert by_name["remote"].options == (*sizes, "address", "server_key", "key", "stream", "timeout_s", "patience_s")
     for entry in entries:
         assert entry.source == "optical_dfa"
         assert entry.problem is None

@@ -12,7 +12,8 @@ import pytest
         ("optical_dfa", {"torch", "numpy", "pydantic", "yaml", "rich", "typer", "matplotlib"}),
         (
             "optical_dfa.devices",
-            {"torch", "rich", "typer", "matplotlib", "sklearn", "scipy", "numba", "llvmlite", "cupy", "safetensors"},
+            {"torch", "rich", "typer", "matplotlib", "sklearn", "scipy", "numba", "llvmlite", "cupy", "safetensors"}
+            | {"zmq", "msgpack", "lightonml"},
         ),
         (
             "optical_dfa.emulator",

@@ -16,7 +16,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -e $@ || $(PYTHON) -m venv --clear $(VENV)
 	@rm -f $@
 	@echo "installing into $(VENV): some minutes the first time, most of them for PyTorch"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[fast,plot,data,remote,dev]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[fast,plot,data,remote,study,postgresql,dev]"
 	@touch $@
 
 # The vendor's software wants versions that cannot be built any more: it has its own environment, where the checkout is

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from optical_dfa.attachment import attach
     from optical_dfa.audit import Audit
     from optical_dfa.devices import open_device
-    from optical_dfa.encode import Ternarize
+    from optical_dfa.encode import BitPlanes, Ternarize
     from optical_dfa.errors import AttachError, FeedbackError, FeedbackShapeError, NonFiniteError
     from optical_dfa.feedback import Feedback, feedback_of
     from optical_dfa.marks import feedback_point, feedback_tap
@@ -23,6 +23,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AttachError",
     "Audit",
+    "BitPlanes",
     "Feedback",
     "FeedbackError",
     "FeedbackShapeError",
@@ -44,6 +45,7 @@ __all__ = [
 _HOMES = {
     "AttachError": "errors",
     "Audit": "audit",
+    "BitPlanes": "encode",
     "Feedback": "feedback",
     "FeedbackError": "errors",
     "FeedbackShapeError": "errors",

@@ -10,7 +10,7 @@ from torch import nn
 
 from optical_dfa.device_source import DeviceSource
 from optical_dfa.devices import ProjectionDevice, check_device_config
-from optical_dfa.encode import Ternarize
+from optical_dfa.encode import Encoder, Ternarize
 from optical_dfa.errors import AttachError
 from optical_dfa.feedback import Feedback
 from optical_dfa.forwards import Choices
@@ -26,7 +26,7 @@ def attach(
     *,
     after: After | None = None,
     device: str | Mapping[str, Any] | ProjectionDevice = "emulator",
-    ternarize: Ternarize | None = Ternarize(),  # noqa: B008  # frozen
+    ternarize: Encoder | None = Ternarize(),  # noqa: B008  # frozen
     layout: Layout = "shared",
     scale: float | None = None,
     derivative: bool = True,
@@ -49,7 +49,8 @@ def attach(
             gradients.
         device: name of a device or a mapping of `name` and options (then it is sized to the net at the first backward
             or by `Feedback.plan`, opened, and closed by `Feedback.close`); or an open device of your own.
-        ternarize: encoder of the error; None sends the real error, float32, to a device that accepts it.
+        ternarize: encoder of the error, `Ternarize` or `BitPlanes`; None sends the real error, float32, to a device
+            that accepts it.
         layout: `shared`: every point reads the same outputs of the device, as in the papers; `independent`: its own.
         scale: factor of the unit-gain projection at every point; None: 1/√(features of the point).
         derivative: True: feedback is the gradient of a point's output, so that autograd applies the derivative of its
@@ -123,7 +124,7 @@ def find_parts(
 
 
 def _check_device(
-    device: str | Mapping[str, Any] | ProjectionDevice, ternarize: Ternarize | None
+    device: str | Mapping[str, Any] | ProjectionDevice, ternarize: Encoder | None
 ) -> ProjectionDevice | Mapping[str, Any]:
     spec = {"name": device} if isinstance(device, str) else device
     if isinstance(spec, ProjectionDevice):

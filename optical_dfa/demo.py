@@ -18,7 +18,7 @@ from optical_dfa.data import ImageTask, load_task
 from optical_dfa.figures import learning_curves, require_matplotlib, speckle
 from optical_dfa.training.log import Result
 from optical_dfa.training.run import Run
-from optical_dfa.training.trainer import epoch_order, torch_threads
+from optical_dfa.training.trainer import epochs_of, torch_threads
 
 SEEDS = (0, 1, 2)
 
@@ -106,11 +106,8 @@ def demo(out: Path) -> None:
 def _train(config: RunConfig, task: ImageTask, out: Path, show: Callable[[float], None]) -> Result:
     with torch_threads(config.training.threads), torch.random.fork_rng(devices=[]), Run(config, task) as run:
         torch.manual_seed(config.training.seed)
-        for epoch in range(config.training.epochs):
-            order = epoch_order(config.training.seed, epoch, len(task.train_images))
-            for batch in order.split(config.training.batch_size):  # type: ignore[no-untyped-call]
-                run.train_step(batch)
-            show(run.end_epoch().test_accuracy)
+        for row in epochs_of(run):
+            show(row.test_accuracy)
         return Result.of(out, run.history, run.measured_snr_db())
 
 

@@ -1,8 +1,8 @@
-"""From real errors to what a DMD can show: ternary vectors."""
+"""From real errors to what a DMD can show: ternary vectors, one a sample or several of different weight."""
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -12,12 +12,27 @@ TernaryKind = Literal["relative", "absolute", "stochastic"]
 
 
 class Encoded(NamedTuple):
-    """Ternary vectors and the factor that restores their magnitude: error ≈ scale · vectors."""
+    """Ternary vectors and their weights: an error is about the sum of its planes, each times its weight."""
 
     vectors: Tensor
-    """int8 (rows, features), -1, 0 or 1."""
+    """int8 (rows · planes, features), -1, 0 or 1; the planes of a row one after the other."""
     scale: Tensor
-    """float32 (rows, 1); 0 for an all-zero row."""
+    """float32 (rows, planes), the weights; 0 for an all-zero row."""
+
+    def combine(self, displayed: Tensor) -> Tensor:
+        """Weighted sum over the planes.
+
+        Args:
+            displayed: something linear of each vector, such as its projection, (rows · planes, n).
+
+        Returns:
+            A new tensor, (rows, n).
+        """
+        planes = self.scale.shape[1]
+        total = displayed[::planes] * self.scale[:, :1]
+        for plane in range(1, planes):
+            total.addcmul_(displayed[plane::planes], self.scale[:, plane : plane + 1])
+        return total
 
 
 @dataclass(frozen=True)
@@ -44,6 +59,8 @@ class Ternarize:
     threshold: float | None = None
     kind: TernaryKind = "relative"
     seed: int = 0
+
+    planes: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         defaults = {"relative": 0.5, "absolute": 0.1, "stochastic": None}
@@ -82,6 +99,66 @@ class Ternarize:
         else:
             limit = self.threshold / max(len(error), 1)
         vectors = (error > limit).to(torch.int8) - (error < -limit).to(torch.int8)
-        shown_norm = vectors.abs().sum(1, keepdim=True, dtype=torch.int32).sqrt()  # a fifth of the time of (!= 0).sum
-        norm = torch.linalg.vector_norm(error, dim=1, keepdim=True, dtype=torch.float64)  # float32 squares overflow
-        return Encoded(vectors, torch.where(shown_norm > 0, norm / shown_norm, 0.0).float())
+        shown = vectors.abs().sum(1, keepdim=True, dtype=torch.int32)  # a fifth of the time of (!= 0).sum
+        return Encoded(vectors, _restoring(error, shown.sqrt()))
+
+
+MOST_BITS = 16
+"""Of `BitPlanes`: beyond, float32 errors have hardly more to show."""
+
+
+@dataclass(frozen=True)
+class BitPlanes:
+    """Encoder of error vectors that sends several weighted ternary planes: what a device can do without ternarisation.
+
+    The magnitudes are rounded to k bits, m = round((2^k - 1) · |e| / max|e|), a whole number from 0 to 2^k - 1, to the
+    nearest, halves down. Plane j, from 0, shows bit k - 1 - j of m with the sign of e, and has the weight
+    c · 2^(k-1-j); c = ‖e‖/‖m‖ restores the length of the sample. Of the roundings to k bits this one errs least: by at
+    most 1/2 in m, where cutting bits off errs by up to 1. k = 1 is `Ternarize(0.5)`. Blind to the scale of the loss:
+    τ(s·e) = s·τ(e).
+
+    Every plane is a vector to display: k times the frames.
+
+    Args:
+        bits: k, 1 … 16.
+
+    Raises:
+        ValueError: bits out of range.
+    """
+
+    bits: int
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.bits, int) and not isinstance(self.bits, bool) and 1 <= self.bits <= MOST_BITS):
+            raise ValueError(f"bits must be an int from 1 to {MOST_BITS}; got {self.bits!r}")
+
+    @property
+    def planes(self) -> int:
+        """Vectors to display for one error."""
+        return self.bits
+
+    def __call__(self, error: Tensor, call: int = 0) -> Encoded:
+        """Encode error vectors.
+
+        Args:
+            error: float32 (rows, features), finite.
+            call: as other encoders take it; this one draws nothing.
+        """
+        magnitude, largest = error.abs().double(), error.abs().amax(1, keepdim=True).double()
+        levels = (1 << self.bits) - 1
+        # ceil(x - 1/2): halves down, as a threshold of 0.5 that must be exceeded
+        whole = torch.where(largest > 0, torch.ceil(levels * magnitude / largest - 0.5), 0.0).int()
+        shifts = torch.arange(self.bits - 1, -1, -1, device=error.device)
+        digits = (whole[:, None, :] >> shifts[:, None]) & 1
+        vectors = (digits * error.sign()[:, None, :]).to(torch.int8).flatten(0, 1)
+        unit = _restoring(error, torch.linalg.vector_norm(whole.double(), dim=1, keepdim=True))
+        return Encoded(vectors, unit * (1 << shifts))
+
+
+Encoder = Ternarize | BitPlanes
+
+
+def _restoring(error: Tensor, shown_norm: Tensor) -> Tensor:
+    """‖e‖ over the norm of what is shown, float32 (rows, 1); 0 where nothing is."""
+    norm = torch.linalg.vector_norm(error, dim=1, keepdim=True, dtype=torch.float64)  # float32 squares overflow
+    return torch.where(shown_norm > 0, norm / shown_norm, 0.0).float()

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import torch
@@ -147,7 +148,8 @@ class Feedback:
         n_inputs, n_outputs, _ = ran.size(self._choices.layout)
         device = self._projector.source.require(n_inputs, n_outputs)
         self._forwards.marked = tuple(dict.fromkeys(ran.ran))
-        return ran.plan(self._choices.layout, device.info)
+        encoder = self._projector.encoder
+        return ran.plan(self._choices.layout, device.info, 1 if encoder is None else encoder.planes)
 
     def audit(self) -> Audit:
         """Where the gradient of every parameter comes from.
@@ -223,9 +225,7 @@ class Feedback:
 
     def _identity(self) -> dict[str, Any]:
         encoder = self._projector.encoder
-        ternarize = (
-            None if encoder is None else {"threshold": encoder.threshold, "kind": encoder.kind, "seed": encoder.seed}
-        )
+        ternarize = None if encoder is None else asdict(encoder)
         points = None if self._wiring.points is None else list(self._wiring.points)
         return {"points": points, **vars(self._choices), "ternarize": ternarize}
 

@@ -51,7 +51,7 @@ class PlanCall(Call):
         return outputs
 
     def size(self, layout: Layout) -> tuple[int, int, int]:
-        """Inputs and outputs of the device, and vectors of a step.
+        """Inputs and outputs of the device, and errors of a step.
 
         Raises:
             FeedbackShapeError: the errors of several Taps have different numbers of features.
@@ -67,8 +67,9 @@ class PlanCall(Call):
         vectors = sum(torch.Size(error).numel() // error[feature_dim(error)] for error, points in self.taps if points)
         return inputs.pop(), n_outputs, vectors
 
-    def plan(self, layout: Layout, info: DeviceInfo) -> Plan:
-        """The plan of a step."""
-        n_inputs, n_outputs, vectors = self.size(layout)
+    def plan(self, layout: Layout, info: DeviceInfo, planes: int) -> Plan:
+        """The plan of a step whose errors take `planes` vectors each."""
+        n_inputs, n_outputs, errors = self.size(layout)
+        vectors = planes * errors
         points = dict(point for _, waiting in self.taps for point in waiting)
         return Plan(points, self.taps[-1][0], vectors, math.ceil(info.frames(vectors)), n_inputs, n_outputs)

@@ -19,7 +19,7 @@ from torch import Tensor
 from optical_dfa.cupy_bridge import project_on_gpu, stays_on_gpu
 from optical_dfa.device_source import DeviceSource
 from optical_dfa.devices import ProjectionDevice
-from optical_dfa.encode import Ternarize
+from optical_dfa.encode import Encoded, Encoder
 from optical_dfa.errors import NonFiniteError
 
 NonFinite = Literal["raise", "nan"]
@@ -36,12 +36,17 @@ class Projection:
     error: Tensor
     """float32 (rows, error features): the error vectors; rows that held NaN or infinity are zero."""
     encoded: Tensor
-    """What was displayed: int8 (rows, error features), -1, 0 or 1; or float32, the error itself."""
+    """What was displayed: int8 (rows · planes, error features), -1, 0 or 1, the planes of a row one after the other
+    (`BitPlanes` has several); or float32 (rows, error features), the error itself."""
     scale: Tensor | None
-    """float32 (rows, 1): factors that restore the magnitude, error ≈ scale · encoded; None: encoded is the error."""
+    """float32 (rows, planes): weights, error ≈ the sum of scale · encoded over the planes; None: it is the error."""
     field: Tensor
-    """float32 (rows, outputs): what the device gave for `encoded`, unit gain, before magnitudes are restored."""
+    """float32 (rows · planes, outputs): what the device gave for `encoded`, unit gain, before planes are summed."""
     device: ProjectionDevice
+
+    def combine(self, displayed: Tensor) -> Tensor:
+        """What belongs to each error, (rows, n), of something linear of each displayed vector, (rows · planes, n)."""
+        return displayed if self.scale is None else Encoded(self.encoded, self.scale).combine(displayed)
 
     @property
     def snr_db(self) -> float | None:
@@ -68,7 +73,7 @@ class Projector:
             feedback is NaN, so that a GradScaler skips the step.
     """
 
-    def __init__(self, source: DeviceSource, encoder: Ternarize | None, nonfinite: NonFinite) -> None:
+    def __init__(self, source: DeviceSource, encoder: Encoder | None, nonfinite: NonFinite) -> None:
         self.source = source
         self.encoder = encoder
         self.nonfinite = nonfinite
@@ -100,11 +105,12 @@ class Projector:
                     "loss, or attach with nonfinite='nan' to let a GradScaler skip the step"
                 )
             error = error.masked_fill(~finite[:, None], 0.0)
-        vectors, scale = (error, None) if self.encoder is None else self.encoder(error, self.calls)
+        encoded = None if self.encoder is None else self.encoder(error, self.calls)
+        vectors, scale = (error, None) if encoded is None else encoded
         shown = self._display(device, vectors)[:, :n_outputs]
         for observer in tuple(self.observers.values()):
             observer(Projection(error, vectors, scale, shown, device))
-        fields = shown if scale is None else shown * scale
+        fields = shown if encoded is None else encoded.combine(shown)
         self.calls += 1
         self.nonfinite_rows += bad
         return fields.masked_fill(~finite[:, None], float("nan")) if bad else fields

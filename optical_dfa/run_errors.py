@@ -11,6 +11,7 @@
     TrainingError             training had to stop; the last checkpoint is kept
     ├── LossNotFinite         the loss became NaN or infinite
     └── TrainingInterrupted   on request (Ctrl-C, SIGTERM), after a checkpoint
+    StudyIncomplete           some runs of a study failed; the others are kept
 
 Every message says what was given, what is accepted and what to do.
 """
@@ -50,3 +51,7 @@ class LossNotFinite(TrainingError):
 
 class TrainingInterrupted(TrainingError):
     """Training was stopped on request, after a checkpoint."""
+
+
+class StudyIncomplete(Exception):
+    """Some runs of a study failed and were given up. The others are kept and in the report."""

@@ -75,11 +75,12 @@ def projection_alignment(given: Given) -> ProjectionAlignment | None:
     signal = float(ternary.double().square().sum())
     noise = 0.0 if projection.device.info.exact else float((projection.field.double() - ternary).square().sum())
     snr_db = 10 * math.log10(signal / noise) if signal and noise else (math.inf if signal else math.nan)
+    optical, ternary = projection.combine(projection.field), projection.combine(ternary)
     return ProjectionAlignment(
         ternary=mean_cosine(sample_sums(ternary, exact)),
-        noise=mean_cosine(sample_sums(projection.field, ternary)),
+        noise=mean_cosine(sample_sums(optical, ternary)),
         expected_noise=expected_cosine(snr_db),
-        optical=mean_cosine(sample_sums(projection.field, exact)),
+        optical=mean_cosine(sample_sums(optical, exact)),
         snr_db=snr_db,
         dark=float((projection.encoded == 0).all(1).double().mean()),
     )
@@ -98,7 +99,7 @@ class Signals:
         self._fields: list[Tensor] = []
         if given.projection is not None:
             optical_and_ternary = (given.projection.field, *(fields_of(given.projection) or ()))
-            self._fields = [_restored(given.projection, field) for field in optical_and_ternary[:2]]
+            self._fields = [given.projection.combine(field) for field in optical_and_ternary[:2]]
             self._fields += optical_and_ternary[2:]
         self._sums: dict[Run, list[Tensor]] = {}
 
@@ -126,11 +127,6 @@ class Signals:
                 exact=exact,
             )
         return found
-
-
-def _restored(projection: Projection, field: Tensor) -> Tensor:
-    """The field with the magnitudes of the errors: rows of one sample are joined, and must be in proportion."""
-    return field if projection.scale is None else field * projection.scale
 
 
 def _cosine_sums(field: Tensor, true: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import typer
 
 from optical_dfa.devices import DeviceError, FingerprintMismatch, InvalidConfig, UnknownDevice
 from optical_dfa.errors import AttachError, FeedbackError
-from optical_dfa.run_errors import InputError, TrainingError, TrainingInterrupted
+from optical_dfa.run_errors import InputError, StudyIncomplete, TrainingError, TrainingInterrupted
 
 BAD_INPUT = 2
 FAULT = 1
@@ -19,7 +19,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells expect
 _STATUS: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
     ((InputError, UnknownDevice, InvalidConfig, FingerprintMismatch, AttachError), BAD_INPUT),
     ((TrainingInterrupted, KeyboardInterrupt), INTERRUPTED),
-    ((TrainingError, DeviceError, FeedbackError, OSError), FAULT),
+    ((TrainingError, StudyIncomplete, DeviceError, FeedbackError, OSError), FAULT),
 )
 
 

@@ -339,5 +339,52 @@ def bench_view(
         run_view(options, out, Console(highlight=False))
 
 
+_STUDY = Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="What is varied; see examples/studies.")]
+_FOLDER = Annotated[
+    Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="Folder of the results; default: runs/STUDY.")
+]
+_WORKERS = Annotated[
+    int | None, typer.Option("--workers", metavar="N", help="Processes, of one thread each; default: the cores.")
+]
+_STORAGE = Annotated[
+    str | None,
+    typer.Option("--storage", metavar="URL", help="postgresql://… or sqlite:///…; default: study.db in FOLDER."),
+]
+
+
+@app.command()
+def study(
+    study: _STUDY,
+    out: _FOLDER = None,
+    workers: _WORKERS = None,
+    storage: _STORAGE = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try runs again that failed too often, once.")
+    ] = False,
+) -> None:
+    """Run a noise study: what is missing of it, on any number of workers and hosts; tables and report."""
+    from rich.console import Console
+
+    from optical_dfa.cli.errors import clean_errors
+
+    with clean_errors():
+        from optical_dfa.cli.study import Options, run_study_command
+
+        run_study_command(Options(study, out, storage, workers, retry_failed), Console(highlight=False))
+
+
+@app.command()
+def tune(study: _STUDY, out: _FOLDER = None, workers: _WORKERS = None, storage: _STORAGE = None) -> None:
+    """Search the settings of each method of a study, and write them to a file that the study includes."""
+    from rich.console import Console
+
+    from optical_dfa.cli.errors import clean_errors
+
+    with clean_errors():
+        from optical_dfa.cli.study import Options, run_tune_command
+
+        run_tune_command(Options(study, out, storage, workers), Console(highlight=False))
+
+
 if __name__ == "__main__":
     app()

@@ -44,7 +44,26 @@ class ModelConfig(_Section):
 
     hidden: Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)] = (256, 256)
     """Widths of the hidden layers."""
+    depth: PositiveInt | None = None
+    """Short for `hidden`: that many layers, 2 if only `width` is given. Written out as `hidden`."""
+    width: PositiveInt | None = None
+    """Short for `hidden`: all layers of that width, 256 if only `depth` is given."""
     activation: Literal["tanh", "relu", "sigmoid"] = "tanh"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_out(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        short = {name: values[name] for name in ("depth", "width") if values.get(name) is not None}
+        if not short:
+            return values
+        if "hidden" in values:
+            raise ValueError(f"{' and '.join(short)} and hidden say the same twice: remove the one or the other")
+        if not all(type(value) is int and value > 0 for value in short.values()):
+            return values  # the fields say what is wrong with them
+        rest = {name: value for name, value in values.items() if name not in ("depth", "width")}
+        return {**rest, "hidden": [short.get("width", 256)] * short.get("depth", 2)}
 
 
 class TrainingConfig(_Section):
@@ -67,18 +86,24 @@ class TrainingConfig(_Section):
 
 
 class TernarizeConfig(_Section):
-    """How the error is turned into -1, 0, +1. The rules are those of `optical_dfa.Ternarize`, which needs torch."""
+    """How the error is turned into -1, 0, +1. The rules are those of `optical_dfa.encode`, which needs torch."""
 
     threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """null: the default of the kind."""
-    kind: Literal["relative", "absolute", "stochastic"] = "relative"
+    kind: Literal["relative", "absolute", "stochastic", "bit-planes"] = "relative"
+    """`bit-planes` sends `bits` weighted vectors for each error, as `optical_dfa.BitPlanes` defines them."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the stochastic kind."""
+    bits: Annotated[int, Field(ge=1, le=16)] | None = None
+    """Of the kind `bit-planes`, which needs it."""
 
     @model_validator(mode="after")
     def _kind_takes_threshold(self) -> Self:
-        if self.kind == "stochastic" and self.threshold is not None:
-            raise ValueError(f"kind stochastic takes no threshold; got {self.threshold}: remove it")
+        if self.kind in ("stochastic", "bit-planes") and self.threshold is not None:
+            raise ValueError(f"kind {self.kind} takes no threshold; got {self.threshold}: remove it")
+        if (self.kind == "bit-planes") != (self.bits is not None):
+            advice = "set bits, from 1 to 16" if self.bits is None else "remove bits, or set kind: bit-planes"
+            raise ValueError(f"kind {self.kind} and bits {self.bits} do not go together: {advice}")
         if self.kind == "relative" and self.threshold is not None and self.threshold >= 1:
             raise ValueError(f"the threshold of kind relative must be below 1; got {self.threshold}")
         return self

@@ -20,7 +20,7 @@ from optical_dfa.estimate.size import Size
 from optical_dfa.estimate.times import Times
 from optical_dfa.feedback import Feedback
 from optical_dfa.plan import Plan
-from optical_dfa.training.models import ACTIVATIONS, build_mlp
+from optical_dfa.training.models import ACTIVATIONS, build_mlp, encoder_from
 
 _DIGITAL_OPTIONS = ("seed", "memory_budget_bytes", "backend")
 
@@ -87,13 +87,12 @@ def measure(
         config.model.model_copy(update={"hidden": size.hidden}), size.n_features, size.n_classes, training.seed
     )
     images, labels = batch or _random_batch(size, training.seed)
-    ternarize = config.feedback.ternarize
     device = _ClockedDevice(clock, **digital_options(config), n_inputs=size.n_classes, n_outputs=size.n_outputs)
     feedback = attach(
         net,
         after=ACTIVATIONS[config.model.activation],
         device=device,
-        ternarize=Ternarize() if ternarize is None else Ternarize(**ternarize.model_dump()),
+        ternarize=encoder_from(config.feedback.ternarize) or Ternarize(),
         layout=size.layout,
     )
     kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[training.optimizer]

@@ -84,12 +84,14 @@ class Optics:
 
     Args:
         device: name and options of a device, without sizes.
+        planes: vectors that are displayed for one error.
 
     Attributes:
         stands_in: whether the preset stands in for a device that has no optics.
     """
 
-    def __init__(self, device: Mapping[str, Any]) -> None:
+    def __init__(self, device: Mapping[str, Any], planes: int = 1) -> None:
+        self._planes = planes
         options = {key: value for key, value in device.items() if key != "name"}
         self.stands_in = device["name"] != "emulator"
         self._options: dict[str, Any] = {"preset": DEFAULT_PRESET} if self.stands_in else options
@@ -120,15 +122,15 @@ class Optics:
             mark_frames=info.mark_frames,
         )
 
-    def cost(self, n_inputs: int, n_outputs: int, vectors: float = 1.0, dark_fraction: float = 0.0) -> Cost:
-        """Cost of projecting that many vectors; see `projection_cost`, and for the last two `DeviceInfo.frames`.
+    def cost(self, n_inputs: int, n_outputs: int, errors: float = 1.0, dark_fraction: float = 0.0) -> Cost:
+        """Cost of projecting that many errors, `planes` vectors each; see `projection_cost` and `DeviceInfo.frames`.
 
         Raises:
             optical_dfa.devices.InvalidConfig: more than its mirrors or its camera hold.
             ValueError: `dark_fraction` is out of range.
         """
         geometry = self._geometry(n_inputs, n_outputs)
-        frames = geometry.info.frames(vectors, dark_fraction)
+        frames = geometry.info.frames(errors * self._planes, dark_fraction)
         return projection_cost(geometry.apparatus, geometry.exposure_us, geometry.info.n_pixels, frames)
 
     def accepts(self, n_inputs: int, n_outputs: int) -> bool:

@@ -17,6 +17,7 @@ from optical_dfa.estimate.report import SCHEMA, Case, Estimate, Point, Spent
 from optical_dfa.estimate.size import AXES, AxisName, Size
 from optical_dfa.estimate.threads import all_threads
 from optical_dfa.run_errors import InputError
+from optical_dfa.training.models import encoder_from
 
 FACTORS: dict[AxisName, tuple[float, ...]] = {
     "width": (1 / 4, 1 / 2, 2, 4, 8, 16),
@@ -79,7 +80,8 @@ def estimate(
     task = load_task(config.task.name, config.task.folder)
     n_batch = min(config.training.batch_size, len(task.train_images))
     size = Size(task.n_features, config.model.hidden, task.n_classes, n_batch, config.feedback.layout)
-    optics = Optics(config.device)
+    encoder = encoder_from(config.feedback.ternarize)
+    optics = Optics(config.device, encoder.planes if encoder else 1)
     sized = optics.sized(size.n_classes, size.n_outputs)
     # measured with three other processes on two cores: wall time 2.5 times longer, CPU time about the same
     clock = time.process_time if threads == 1 else time.perf_counter
@@ -151,8 +153,8 @@ def sizes_around(size: Size, most_macs: float) -> Iterator[Size]:
 
 
 def _spent(case: Case, fraction: float, optics: Optics, size: Size, task: ImageTask, epochs: int) -> Spent:
-    def cost(vectors: int) -> Cost:
-        return optics.cost(size.n_classes, size.n_outputs, vectors, fraction)
+    def cost(errors: int) -> Cost:
+        return optics.cost(size.n_classes, size.n_outputs, errors, fraction)
 
     images = len(task.train_images)
     return Spent(case, fraction, cost(1), cost(size.batch), cost(images), cost(images * epochs))

@@ -107,8 +107,8 @@ def _optics(estimate: Estimate) -> Section:
     lines = []
     for spent in estimate.spent:
         costs: list[tuple[str, Cost]] = [
-            ("a vector", spent.vector),
-            (f"a step, {estimate.size.batch:,} vectors", spent.step),
+            ("an error", spent.vector),
+            (f"a step, {estimate.size.batch:,} errors", spent.step),
             (f"an epoch, {estimate.steps_per_epoch:,} steps", spent.epoch),
             (f"the run, {estimate.epochs:,} epochs", spent.run),
         ]

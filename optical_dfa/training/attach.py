@@ -4,19 +4,17 @@ from torch import nn
 
 from optical_dfa.attachment import attach
 from optical_dfa.config import RunConfig
-from optical_dfa.encode import Ternarize
 from optical_dfa.feedback import Feedback
-from optical_dfa.training.models import ACTIVATIONS
+from optical_dfa.training.models import ACTIVATIONS, encoder_from
 
 
 def attach_configured(net: nn.Module, config: RunConfig) -> Feedback:
     """Feedback after every activation of a net of `build_mlp`; opens no device yet."""
-    ternarize = config.feedback.ternarize
     return attach(
         net,
         after=ACTIVATIONS[config.model.activation],
         device=config.device,
-        ternarize=None if ternarize is None else Ternarize(**ternarize.model_dump()),
+        ternarize=encoder_from(config.feedback.ternarize),
         layout=config.feedback.layout,
         nonfinite="raise",
     )

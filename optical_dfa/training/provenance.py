@@ -35,12 +35,13 @@ def write_provenance(path: Path, run: Run) -> None:
         },
         "device": device
         and {"fingerprint": device.fingerprint, **dataclasses.asdict(device.info), "settings": dict(device.settings)},
-        "processes": [*processes, {"from": run.position, **_process()}],
+        "processes": [*processes, {"from": run.position, **process()}],
     }
     write_json(path, values)
 
 
-def _process() -> dict[str, Any]:
+def process() -> dict[str, Any]:
+    """This process: versions, machine, threads, and when it was asked."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "optical_dfa": optical_dfa.__version__,

@@ -17,7 +17,7 @@ from optical_dfa.training.attend import attend_faults
 from optical_dfa.training.checkpoint import load_checkpoint, save_checkpoint
 from optical_dfa.training.display import Display
 from optical_dfa.training.interrupt import InterruptGuard
-from optical_dfa.training.log import Result, write_metrics
+from optical_dfa.training.log import EpochMetrics, Result, write_metrics
 from optical_dfa.training.monitoring import Watch
 from optical_dfa.training.provenance import write_provenance
 from optical_dfa.training.run import Run
@@ -82,6 +82,16 @@ def train(config: RunConfig, out_dir: str | Path, *, resume: bool = False, progr
 def epoch_order(seed: int, epoch: int, n_images: int) -> Tensor:
     """Order of the training images in an epoch (from 0), int64 (n_images,): a function of seed and epoch alone."""
     return torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(n_images))
+
+
+def epochs_of(run: Run) -> Iterator[EpochMetrics]:
+    """Train a run to its end without writing anything; gives each epoch when it is over."""
+    training = run.config.training
+    for epoch in range(run.epoch, training.epochs):
+        order = epoch_order(training.seed, epoch, len(run.task.train_images))
+        for batch in order.split(training.batch_size):  # type: ignore[no-untyped-call]
+            run.train_step(batch)
+        yield run.end_epoch()
 
 
 def _loop(run: Run, folder: RunFolder, display: Display, interrupt: InterruptGuard, watch: Watch) -> None:

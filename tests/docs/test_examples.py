@@ -30,6 +30,8 @@ from optical_dfa.config import AlignmentConfig, RunConfig, load_config
 from optical_dfa.data import load_task
 from optical_dfa.devices import DeviceInfo, ProjectionDevice, Usage, available_devices, preset_names
 from optical_dfa.devices import errors as device_errors
+from optical_dfa.study.file import load_study
+from optical_dfa.study.models import Factor, StudyConfig, TuneConfig
 
 ROOT = Path(__file__).parents[2]
 HOW_TO = ROOT / "docs" / "how-to"
@@ -245,6 +247,20 @@ def test_estimate_the_cost(capsys: pytest.CaptureFixture[str]) -> None:
     (example,) = blocks(page, "python")
     exec(example, {})
     assert capsys.readouterr().out == printed_blocks(page)
+
+
+def test_run_a_study(tmp_path: Path) -> None:
+    texts = blocks(HOW_TO / "run-a-study.md", "yaml")
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number}.yaml").write_text(text, "utf-8")
+        assert load_study(tmp_path / f"{number}.yaml").cells
+    assert len(texts) == 3
+
+
+def test_the_reference_has_every_key_of_a_study() -> None:
+    section = REFERENCE.partition("\n## Studies\n")[2].partition("\n## ")[0]
+    keys = [*StudyConfig.model_fields, *Factor.model_fields, *TuneConfig.model_fields]
+    assert [key for key in keys if not re.search(rf"[`.]{key}`", section)] == []
 
 
 def test_look_at_a_bench(capsys: pytest.CaptureFixture[str]) -> None:

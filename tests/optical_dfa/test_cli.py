@@ -37,7 +37,7 @@ def test_version() -> None:
 
 def test_help_names_every_command() -> None:
     output = run("--help").output
-    commands = ("train", "demo", "devices", "bench", "measure-matrix", "estimate", "bench-view")
+    commands = ("train", "demo", "devices", "bench", "measure-matrix", "estimate", "study", "tune", "bench-view")
     assert all(f" {command} " in output for command in commands)
     assert run().exit_code == 2  # nothing asked, help shown
 

@@ -64,6 +64,21 @@ def test_core_schema(text: str, value: object) -> None:
     assert type(parsed) is type(value)
 
 
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("{depth: 3, width: 8}", (8, 8, 8)),
+        ("{depth: 1}", (256,)),
+        ("{width: 8}", (8, 8)),
+        ("{depth: null}", (256, 256)),
+    ],
+)
+def test_depth_and_width_are_written_out(file: Path, text: str, hidden: tuple[int, ...]) -> None:
+    file.write_text(f"model: {text}")
+    config = load_config(file)
+    assert (config.model.hidden, config.model.depth, config.model.width) == (hidden, None, None)
+
+
 def test_dump_is_read_back(file: Path) -> None:
     file.write_text("""
         task: {name: mnist, folder: 5e-4}
@@ -135,6 +150,19 @@ device:
             "feedback: {ternarize: {kind: stochastic, threshold: 0.1}}",
             "feedback.ternarize: kind stochastic takes no threshold; got 0.1: remove it",
         ),
+        (
+            "feedback: {ternarize: {bits: 3}}",
+            "feedback.ternarize: kind relative and bits 3 do not go together: remove bits, or set kind: bit-planes",
+        ),
+        (
+            "feedback: {ternarize: {kind: bit-planes}}",
+            "feedback.ternarize: kind bit-planes and bits None do not go together: set bits, from 1 to 16",
+        ),
+        (
+            "model: {hidden: [3], depth: 2, width: 4}",
+            "model: depth and width and hidden say the same twice: remove the one or the other",
+        ),
+        ("model: {width: 0}", "model.width: input should be greater than 0; got 0"),
         (
             "feedback: {ternarize: null}",
             "feedback.ternarize: device 'emulator' takes ternary vectors only, null sends it the real error: "

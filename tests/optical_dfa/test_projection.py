@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from optical_dfa import FeedbackError, NonFiniteError, Ternarize, attach
+from optical_dfa import BitPlanes, FeedbackError, NonFiniteError, Ternarize, attach
 from optical_dfa.devices import DeviceClosed, open_device
 
 INPUTS, WIDTH, CLASSES, BATCH = 6, 16, 5, 6
@@ -232,3 +232,30 @@ def test_a_closed_device_of_ones_own_says_so() -> None:
     device.close()
     with attach(net, after=nn.Tanh, device=device), pytest.raises(DeviceClosed, match=r"call its open\(\)"):
         backward(net, chosen_error())
+
+
+# ---- several planes
+
+
+def test_bit_planes_are_projected_and_summed_with_their_weights() -> None:
+    """Every plane is a vector of its own, + and - a pattern each, four frames a lit pattern."""
+    net, error, bits = make_net(), chosen_error(), 3
+    device = {"name": "emulator", "preset": "ideal"}
+    with attach(net, after=nn.Tanh, device=device, ternarize=BitPlanes(bits)) as feedback:
+        plan = feedback.plan(torch.randn(BATCH, INPUTS))
+        assert (plan.vectors_per_step, plan.max_frames_per_step) == (bits * BATCH, 8 * bits * BATCH)
+        found = backward(net, error)
+        matrix = feedback.device.effective_matrix()
+        usage, state = feedback.device.usage, feedback.state_dict()
+    assert matrix is not None
+    entries = error.double().numpy()
+    whole = np.sign(entries) * np.ceil((2**bits - 1) * np.abs(entries) / np.abs(entries).max(1, keepdims=True) - 0.5)
+    planes = [(np.abs(whole).astype(int) >> plane) & 1 for plane in range(bits)]
+    lit = sum(int((plane * (sign * whole > 0)).any(1).sum()) for plane in planes for sign in (1, -1))
+    assert (usage.vectors, usage.frames) == (bits * BATCH, 4 * lit)
+    assert state["ternarize"] == {"bits": bits}
+
+    lengths = np.linalg.norm(entries, axis=1) / np.linalg.norm(whole, axis=1)
+    expected = (lengths[:, None] * whole) @ matrix.T.astype(np.float64) / np.sqrt(WIDTH)
+    h = net[:2](torch.randn(BATCH, INPUTS, generator=torch.Generator().manual_seed(3))).detach().double().numpy()
+    np.testing.assert_allclose(found.double().numpy(), expected * (1 - h**2), rtol=1e-5, atol=1e-6)

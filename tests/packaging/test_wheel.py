@@ -50,7 +50,11 @@ def test_content_equals_the_tree(wheel: Path) -> None:
     for folder, package in FOLDERS.items():
         top = ROOT / folder
         # `**` does not descend into the two links in optical_dfa/, so that every file is met once.
-        files = [file for pattern in ("**/*.py", "**/*.cu", "presets/*.yaml") for file in top.glob(pattern)]
+        files = [
+            file
+            for pattern in ("**/*.py", "**/*.cu", "**/*.css", "**/*.js", "presets/*.yaml")
+            for file in top.glob(pattern)
+        ]
         expected.update(f"{package}/{file.relative_to(top).as_posix()}" for file in files)
     names = zipfile.ZipFile(wheel).namelist()
     packed = {name for name in names if ".dist-info/" not in name}

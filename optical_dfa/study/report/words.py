@@ -1,0 +1,119 @@
+"""The summary of a study in words."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from optical_dfa.study.models import StudyConfig
+from optical_dfa.study.queue import Progress
+from optical_dfa.study.report.conditions import Change, Condition, Estimate, changes
+from optical_dfa.study.tables import text
+
+CLOSE = 0.01
+"""Accuracy that counts as the same in the sentence about SNR: a point."""
+
+
+def summary(study: StudyConfig, conditions: Sequence[Condition], progress: Progress) -> list[str]:
+    """Sentences, in the order they are read."""
+    return [
+        _extent(study, conditions, progress),
+        *_methods(conditions),
+        *_factors(study, conditions),
+        *_snr(conditions),
+    ]
+
+
+def _extent(study: StudyConfig, conditions: Sequence[Condition], progress: Progress) -> str:
+    words = f"{progress.complete} of {progress.total} runs are complete"
+    if progress.failed:
+        words += f", {len(progress.failed)} failed"
+    if progress.open:
+        words += f", {progress.open} are still to be done"
+    design = "every combination of levels" if study.design == "grid" else "one factor at a time around the base"
+    return (
+        f"{words}: {len(conditions)} conditions, {design}, {_count(len(study.seeds), 'seed')} each. "
+        "Accuracy is that of the test images after the last epoch; ± is the 95 % interval of the mean over seeds "
+        "(Student's t), and * marks differences whose interval leaves out zero."
+    )
+
+
+def _methods(conditions: Sequence[Condition]) -> Iterator[str]:
+    plain, varied = [], []
+    for method in dict.fromkeys(condition.method for condition in conditions):
+        mine = [condition for condition in conditions if condition.method == method and condition.results]
+        if len(mine) == 1:
+            plain.append(f"{method} {mine[0].estimate('test_accuracy').percent()}")
+        elif mine:
+            ordered = sorted(mine, key=lambda condition: condition.estimate("test_accuracy").mean)
+            worst, best = ordered[0], ordered[-1]
+            varied.append(f"{method}: from {_at(worst)} to {_at(best)}.")
+    if plain:
+        yield f"Test accuracy: {'; '.join(plain)}."
+    yield from varied
+
+
+def _at(condition: Condition) -> str:
+    where = ", ".join(f"{factor} {text(value)}" for factor, value in condition.levels.items())
+    return f"{condition.estimate('test_accuracy').percent()} ({where})"
+
+
+def _factors(study: StudyConfig, conditions: Sequence[Condition]) -> Iterator[str]:
+    for factor in study.factors:
+        for method in study.methods:
+            found = changes(study, conditions, factor, method)
+            if len(found) > 1:
+                yield _factor(study, factor, method, found)
+
+
+def _factor(study: StudyConfig, factor: str, method: str, found: Sequence[Change]) -> str:
+    base = next((change for change in found if change.difference is None), found[0])
+    others = " (mean over the other factors)" if study.design == "grid" and len(study.factors) > 1 else ""
+    parts = [
+        f"{_points(change.difference)} at {text(change.level)}{_mark(change.difference)}"
+        for change in found
+        if change.difference is not None
+    ]
+    return (
+        f"{factor}, {method}{others}: {base.accuracy.percent()} at {text(base.level)}; beside it, in points, "
+        f"{', '.join(parts)}."
+    )
+
+
+def _points(difference: Estimate) -> str:
+    interval = "" if math.isnan(difference.ci) else f" ± {100 * difference.ci:.1f}"
+    return f"{100 * difference.mean:+.1f}{interval}".replace("-", "\N{MINUS SIGN}")
+
+
+def _mark(difference: Estimate) -> str:
+    """A star where the interval leaves zero out."""
+    return " *" if abs(difference.mean) > difference.ci else ""
+
+
+def _snr(conditions: Sequence[Condition]) -> Iterator[str]:
+    measured = [condition for condition in conditions if condition.has_optics and condition.results]
+    references = [
+        condition
+        for condition in conditions
+        if condition.config.training.method == "dfa" and not condition.levels and not condition.has_optics
+    ]
+    known = [(condition.estimate("snr_db").mean, condition) for condition in measured]
+    known = sorted(((snr, condition) for snr, condition in known if math.isfinite(snr)), key=lambda pair: -pair[0])
+    for reference in references:
+        accuracy = reference.estimate("test_accuracy").mean
+        if not known or math.isnan(accuracy):
+            continue
+        near = []
+        for snr, condition in known:  # from the best SNR down, until one falls away
+            if condition.estimate("test_accuracy").mean < accuracy - CLOSE:
+                break
+            near.append(snr)
+        if near:
+            yield (
+                f"With a measured SNR of {near[-1]:.1f} dB or better, every condition is within a point of "
+                f"{reference.method} ({reference.estimate('test_accuracy').percent()})."
+            )
+        else:
+            yield f"Even at the best SNR, {known[0][0]:.1f} dB, accuracy is more than a point below {reference.method}."
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"

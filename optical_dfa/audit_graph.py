@@ -61,6 +61,17 @@ class Reached:
     unseen: int = 0
     """Nodes whose operands were kept elsewhere, so that frozen weights among them were not seen."""
 
+    def joined(self, other: "Reached") -> "Reached":
+        """What the Taps of one forward reach together."""
+
+        def union(one: Passed, two: Passed) -> Passed:
+            return {key: one.get(key, frozenset()) | two.get(key, frozenset()) for key in (*one, *two)}
+
+        names = dict.fromkeys((*self.points, *other.points))
+        points = {name: union(self.points.get(name, {}), other.points.get(name, {})) for name in names}
+        exact, error = union(self.exact, other.exact), self.error | other.error
+        return Reached(exact, points, error, self.trainable, self.unseen + other.unseen)
+
     def covers(self, net: nn.Module) -> bool:
         """Whether every parameter of `net` that is not frozen now was in the graph."""
         return all(id(parameter) in self.trainable for parameter in net.parameters() if parameter.requires_grad)

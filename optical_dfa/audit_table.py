@@ -79,11 +79,12 @@ def _rows(rows: Sequence[AuditRow], prefix: str) -> Iterator[str]:
 def prefix_of(group: Group) -> str:
     """Name of a module that is left out of the names of its parameters: the point itself, or what holds all of them."""
     names = [row.parameter for row in group.rows]
+    parts = [name.split(".")[:-1] for name in names]
+    if len({tuple(part) for part in parts}) < 2:
+        return ""
     if any(name.startswith(f"{point}.") for name in names for point in group.points[:1]):
         return group.points[0]
-    parts = [name.split(".")[:-1] for name in names]
-    common = [level[0] for level in takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False))]
-    return ".".join(common) if len({tuple(part) for part in parts}) > 1 else ""
+    return ".".join(level[0] for level in takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False)))
 
 
 def short(name: str, prefix: str) -> str:

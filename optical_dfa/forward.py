@@ -35,7 +35,7 @@ class TrainingCall(Call):
     last: Tensor | None = None
     """What the last point passed on."""
     reached: Reached | None = None
-    """What gradients reach from the first Tap and its points."""
+    """What gradients reach from the Taps and their points."""
 
     def cut(self, name: str, h: Tensor) -> Tensor:
         """Keep the token of h, and give the detached h."""
@@ -76,8 +76,9 @@ class TrainingCall(Call):
             *(token for _, token in tokens),
         )
         if self.watch is not None and watching():
-            if self.reached is None and self.reads_graph:
-                self.reached = read_below(self.owner.net, outputs, tokens)
+            if self.reads_graph:
+                found = read_below(self.owner.net, outputs, tokens)
+                self.reached = found if self.reached is None else self.reached.joined(found)
             for output in outputs:
                 self.watch.expect(output)
             self.watch.tap(tapped[0])

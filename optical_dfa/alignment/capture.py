@@ -66,8 +66,10 @@ def watch(
 
     handles = []
     for name, module in points.items():
-        handles.append(module.register_forward_pre_hook(lambda module, args, name=name: enter(name, module, args)))
-        # before the hook that cuts the net at the point, which passes on a detached tensor
+        # before the hooks that cut the net at the point: they pass on detached tensors
+        handles.append(
+            module.register_forward_pre_hook(lambda module, args, name=name: enter(name, module, args), prepend=True)
+        )
         handles.append(module.register_forward_hook(lambda _, __, output, name=name: leave(name, output), prepend=True))
     try:
         yield shapes

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from optical_dfa import Feedback, FeedbackError, Ternarize, attach
+from optical_dfa import Feedback, FeedbackError, Ternarize, attach, feedback_point
 from optical_dfa.alignment import Alignment, AlignmentMonitor, JsonLines, TensorBoard
 from optical_dfa.alignment.figure import draw_alignment
 from optical_dfa.alignment.formulas import Sums, expected_cosine
@@ -275,6 +275,46 @@ def test_a_point_that_runs_twice_and_one_in_place() -> None:
     ]
     assert found.points["act"].delta == pytest.approx(float(np.mean([cosine(u, v) for u, v in pairs])), abs=1e-5)
     assert found.weights == {}  # one weight, in two places
+
+
+def test_without_the_derivative_of_the_activation() -> None:
+    """The feedback is δ itself, the true δ has its derivative."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4)).double()
+    x, y = batch()
+    with attach(net, after=nn.Tanh, device="digital", ternarize=None, derivative=False, scale=2.0) as feedback:
+        found = measured(feedback, lambda: cross_entropy(net(x), y))
+        t = torch.from_numpy(feedback.device.effective_matrix()).double()
+    w1, b1, w2, b2 = (parameter.detach() for parameter in net.parameters())
+    h = torch.tanh(x @ w1.T + b1)
+    e = torch.softmax(h @ w2.T + b2, 1) - torch.eye(4, dtype=torch.float64)[y]
+    assert found.points["1"].delta == pytest.approx(mean_cosine(e @ t.T, (e @ w2) * (1 - h**2)), abs=1e-5)
+    assert found.points["1"].optical == pytest.approx(mean_cosine(e @ t.T, e @ w2), abs=1e-5)
+    given, true = (2 * e @ t.T).T @ x, ((e @ w2) * (1 - h**2)).T @ x
+    assert found.parameters["0.weight"].norm_ratio == pytest.approx(float(given.norm() / true.norm()), rel=1e-5)
+    assert found.weights == {"2.weight": pytest.approx(cosine(w2, t.T), abs=1e-5)}
+
+
+def test_marked_points_are_measured_by_their_parameters() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.out = nn.Linear(6, 8), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.out(feedback_point(torch.tanh(self.first(x))))
+            return out
+
+    torch.manual_seed(0)
+    net, (x, y) = Net().double(), batch()
+    with attach(net, device="digital") as feedback:
+        found = measured(feedback, lambda: cross_entropy(net(x), y))
+    assert found.points == {}
+    assert math.isnan(found.delta)
+    assert list(found.parameters) == ["first.weight", "first.bias", "out.weight", "out.bias"]
+    assert found.parameters["out.weight"].cosine == pytest.approx(1)
+    assert found.projection is not None
+    assert str(found).startswith("Alignment at step 0")
 
 
 # ---- no trace

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy, embedding, scaled_dot_product_att
 from torch.utils.checkpoint import checkpoint
 from typer.testing import CliRunner
 
-from optical_dfa import Audit, FeedbackError, attach
+from optical_dfa import Audit, FeedbackError, attach, feedback_point, feedback_tap
 from optical_dfa.audit import AuditRow
 from optical_dfa.audit_figure import Line, boxes_of
 from optical_dfa.cli import app
@@ -394,6 +394,34 @@ def test_the_error_below_a_vocabulary_layer_is_transport_of_every_point() -> Non
     assert sources["norm.bias"] == ("exact", ("vocabulary.weight",))
     assert sources["body.4.weight"] == ("exact", ("norm.weight", "vocabulary.weight"))
     assert "The error itself passes through norm.weight, vocabulary.weight before it is projected" in str(audit)
+
+
+def test_marked_points_and_two_taps_of_one_forward() -> None:
+    """Each error drives the points since the one before; the second tap's error passes through the weights above it."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.side = nn.Linear(8, 6), nn.Linear(6, 5)
+            self.inner, self.second, self.out, self.last = (nn.Linear(6, 6) for _ in range(4))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            h = feedback_point(torch.tanh(self.first(x)), "one")
+            side = feedback_tap(self.side(h))
+            h = feedback_point(torch.tanh(self.second(torch.tanh(self.inner(h)))), "two")
+            return side, self.last(feedback_tap(self.out(h)))
+
+    torch.manual_seed(0)
+    net = Net()
+    with attach(net, device="digital") as feedback:
+        net(torch.randn(3, 8))
+        rows = {row.parameter: row for row in feedback.audit().rows}
+        assert feedback.audit().error_through == ("last.weight",)
+    assert rows["first.weight"] == AuditRow("first.weight", (6, 8), "feedback", ("one",))
+    assert rows["inner.weight"] == AuditRow("inner.weight", (6, 6), "backpropagated", ("two",), ("second.weight",))
+    assert rows["second.weight"] == AuditRow("second.weight", (6, 6), "feedback", ("two",))
+    assert rows["last.weight"] == AuditRow("last.weight", (6, 6), "exact")
+    assert {rows[name].source for name in ("side.weight", "out.weight")} == {"exact"}
 
 
 def test_frozen_weights_in_a_checkpointed_block_are_counted_as_unseen() -> None:

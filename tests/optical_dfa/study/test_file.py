@@ -105,7 +105,7 @@ tune: {space: {training.learning_rate: {low: 0.001, high: 1}, training.optimizer
     assert faults(tmp_path, text) == [
         "7 faults in the configuration:",
         "small.yaml:6: methods.bad: training.methd: unknown key. Did you mean 'method'? Known here: method, epochs, "
-        "batch_size, optimizer, learning_rate, seed, threads, checkpoint_every_steps",
+        "batch_size, optimizer, learning_rate, seed, threads, checkpoint_every_steps, monitor_every_steps",
         "small.yaml:8: factors.device.camera.read_noise_e.values.1: device.camera: read_noise_e must "
         "be a finite number "
         "≥ 0, electrons; got -2.0",

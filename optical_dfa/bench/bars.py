@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from optical_dfa.bench.effects import DRIFT, EFFECTS, GRAINS, NONE
+
 Pair = tuple[str, str]
 """What is measured, and what it is divided by: names of `contenders`."""
 
@@ -39,14 +41,18 @@ def _both(value: float) -> dict[str, float]:
     return {"Haswell": value, "unset": value}
 
 
-G1, FIELD, VENDOR, CAMERA, REST = (
+G1, FIELD, VENDOR, CAMERA, EFFECT, REST = (
     "G1: one real float32 GEMM by NumPy, T stored",
     "Exact complex field: NumPy with T stored as int8, Numba without T",
     "Against the vendor's simulator: noiseless, stored complex64",
     "Camera, end to end: noisy, 8 bits",
+    "Effects of the bench: ternary vectors, 4-step, each effect alone",
     "Memory and start",
 )
 """Headings of the tables."""
+
+FREE_OF_BAR = (DRIFT, *GRAINS)
+"""Effects that take a second product, or more pixels or modes for an output."""
 
 QUANTITIES = (
     Quantity(
@@ -176,6 +182,29 @@ QUANTITIES = (
             ("-ns", "beyond the exact product, ns an output", "ns", "statistical-mid", 6.0, None),
         )
         for sides in ("one", "two")
+    ),
+    *(
+        Quantity(
+            f"effect-{name.replace(' ', '-')}",
+            EFFECT,
+            f"{name} / without",
+            "ratio",
+            jobs=() if name in FREE_OF_BAR else ("effects",),
+            reported=("effects",) if name in FREE_OF_BAR else (),
+            pair=(f"effect {name}", f"effect {NONE}"),
+            must={} if name in FREE_OF_BAR else _both(1.2),
+        )
+        for name in EFFECTS
+        if name != NONE
+    ),
+    Quantity(
+        "drift-g1",
+        EFFECT,
+        "4-step of binary patterns with decorrelation / G1",
+        "ratio",
+        jobs=("effects",),
+        pair=(f"binary {DRIFT}", "g1"),
+        must={"Haswell": 1.85},  # 1.5, and .35 for the product with the second matrix
     ),
     Quantity(
         "memory",

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from optical_dfa.bench.effects import DRIFT, EFFECTS
 from optical_dfa.bench.four_step import four_step_kernels
 from optical_dfa.bench.jobs import Job
 from optical_dfa.bench.measure import Call
@@ -58,6 +59,8 @@ def contenders(job: Job, names: set[str]) -> Contenders:
         _add_peer(made, job, (signs > 0).view(np.uint8))
     if names & {"statistical one-sided", "statistical two-sided"}:
         _add_statistical(made, job, signs)
+    elif any(name.startswith("effect ") for name in names):
+        _add_effects(made, job, signs)
     elif any("-" in name for name in names):
         _add_camera(made, job, signs)
     return made
@@ -179,6 +182,23 @@ def _add_statistical(made: Contenders, job: Job, signs: VectorArray) -> None:
         _check_snr(device.project(vectors), fields / math.sqrt(VARIANCE))
         made.calls[f"statistical {name}-sided"] = lambda device=device, x=vectors: device.project(x)  # type: ignore[misc]
         made.calls[f"product {name}-sided"] = lambda product=product, x=vectors: product(x)  # type: ignore[misc]
+
+
+def _add_effects(made: Contenders, job: Job, signs: VectorArray) -> None:
+    """Ternary vectors through the device, eight frames each, with one effect of the bench or another.
+
+    Binary patterns would not do: with a DMD that leaks, the device shows their empty side too.
+    """
+    from optical_dfa.devices import EmulatedDevice  # pydantic: not for a peer's process
+
+    patterns = (signs > 0).view(np.int8)
+    signal_e = LIT_E / max(1.0, float(patterns.sum(axis=1).mean()))
+    for name, sections in EFFECTS.items():
+        sizes = {"n_inputs": job.n_in, "n_outputs": 2 * job.n_pixels}
+        device = EmulatedDevice(**sizes, photometry={"signal_e_per_feature": signal_e}, **sections).open()  # type: ignore[arg-type]
+        made.calls[f"effect {name}"] = lambda device=device: device.project(signs)  # type: ignore[misc]
+        if name == DRIFT:
+            made.calls[f"binary {name}"] = lambda device=device: device.project(patterns)  # type: ignore[misc]
 
 
 def _check_snr(found: npt.NDArray[np.float32], true: npt.NDArray[np.float64]) -> None:

@@ -50,6 +50,7 @@ JOBS = {
         Job("one", 8192, 8192, 1),
         Job("sparse", 8192, 8192, 1, lit=0.05),
         Job("camera", 1000, 10_000, 256),
+        Job("effects", 1000, 10_000, 256),
         Job("statistical", 4096, 16_384, 256),
         Job("statistical-mid", 1000, 10_000, 256),
         Job("peer-tiny", 10, 2048, 128, needs_peer=True),

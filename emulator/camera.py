@@ -17,7 +17,7 @@ Map = npt.NDArray[np.float32]
 
 POISSON_LIMIT_E = 50.0
 """Largest mean for which Poisson's law is computed; a Gaussian is good above."""
-_LARGEST_COUNT = 140  # a Poisson number of mean 50 is larger once in 10^24
+LARGEST_COUNT = 140  # a Poisson number of mean 50 is larger once in 10^24
 
 _MAPS = 4  # separates these keys from those of the noise that one seed draws
 _RESPONSE, _DARK_SIGNAL, _DEFECT = range(3)
@@ -234,7 +234,7 @@ def poisson(mean: Real, words: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32
     mean = np.where(mean < POISSON_LIMIT_E, mean, 0).astype(np.float64)
     probability = np.exp(-mean)
     below, count = probability.copy(), np.zeros(np.broadcast_shapes(mean.shape, rank.shape), np.float32)
-    for k in range(1, _LARGEST_COUNT):
+    for k in range(1, LARGEST_COUNT):
         more = rank >= below
         if not more.any():
             break

@@ -87,8 +87,7 @@ def make_exposure(camera: Camera, backend: str, threaded: bool, plain: bool) -> 
     """
     if backend == "cupy" and camera.adc_bits is not None and plain:
         return CupyExposure(camera, camera.adc_bits)
-    exact_law = camera.shot_noise and camera.poisson_below_e
-    if backend == "numpy" or camera.adc_bits is None or exact_law or why_unavailable(("fma",)) is not None:
+    if backend == "numpy" or camera.adc_bits is None or why_unavailable(("fma",)) is not None:
         return NumpyExposure(camera)
     return NumbaExposure(camera, camera.adc_bits, 1 if threaded else n_threads())
 
@@ -149,6 +148,9 @@ class NumbaExposure:
 
         self._kernel = numba_camera.expose
         self._constants = _constants(camera, adc_bits)
+        self._poisson_below_e = (
+            np.float32(camera.poisson_below_e) if camera.shot_noise and camera.poisson_below_e else None
+        )
         self._threads = threads
 
     def __call__(self, light: Light, frames: Frames, pixels: Pixels, first_pixel: int, images: Image) -> None:
@@ -161,7 +163,7 @@ class NumbaExposure:
             self._kernel(
                 *(light.field, light.second, frames.pattern[part], weights[part], reference[part]),
                 *(pixels.wave, light.incoherent, low[part], high[part], self._constants),
-                *(pixels.maps.gain, pixels.maps.dark_e, first_pixel, images[part]),
+                *(pixels.maps.gain, pixels.maps.dark_e, self._poisson_below_e, first_pixel, images[part]),
             )
 
         n_frames = len(frames.pattern)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from optical_dfa.emulator.camera import LARGEST_COUNT
 from optical_dfa.emulator.llvm_floats import bits_of, float_of, fma, nearest, square_root
 from optical_dfa.emulator.normals import CENTRE_ORIGIN, CENTRE_POLYNOMIAL, TAIL, TAIL_ORIGIN, TAIL_POLYNOMIAL
 from optical_dfa.emulator.numba_cache import compiled, inlined
@@ -28,6 +29,9 @@ _CELL, _HALF_CELL = _f(2.0**-23), _f(2.0**-24)
 _TAIL, _CENTRE_ORIGIN, _TAIL_ORIGIN = _f(TAIL), _f(CENTRE_ORIGIN), _f(TAIL_ORIGIN)
 _C0, _C1, _C2, _C3, _C4, _C5, _C6, _C7 = (_f(c) for c in CENTRE_POLYNOMIAL)
 _T0, _T1, _T2, _T3, _T4, _T5, _T6, _T7, _T8 = (_f(c) for c in TAIL_POLYNOMIAL)
+
+BLOCK = 128
+"""Pixels looked through for dim ones: few enough that most blocks have none, and enough for whole registers."""
 
 # log(1 + f) = f - f²/2 + f³·P(f) for -1/3 ≤ f < 1/3, fitted to the largest error, 5e-8
 _L0, _L1, _L2, _L3, _L4, _L5 = (
@@ -67,6 +71,29 @@ def _standard_normal(word: np.uint32) -> np.float32:
     return x * (centre if w < _TAIL else tail)
 
 
+@inlined
+def _poisson(mean: np.float32, word: np.uint32) -> np.float32:
+    """`camera.poisson`, for one mean below `camera.POISSON_LIMIT_E`."""
+    rank = float(_u(word >> _u(8))) / 2.0**24 + 2.0**-25
+    probability = math.exp(-float(mean))
+    below, count = probability, 0
+    while rank >= below and count < LARGEST_COUNT - 1:
+        count += 1
+        probability = probability * float(mean) / count
+        below = below + probability
+    return _f(count)
+
+
+@inlined
+def _number(
+    electrons: np.float32, full_well: np.float32, gain: np.float32, black: np.float32, top: np.float32
+) -> np.int32:
+    """Digital number of a pixel."""
+    level = (electrons if electrons < full_well else full_well) * gain + black
+    level = level if level > _ZERO else _ZERO
+    return _i(nearest(level if level < top else top))
+
+
 @compiled
 def expose(
     field: npt.NDArray[Any],
@@ -81,6 +108,7 @@ def expose(
     camera: Floats,
     gain: Any,
     dark: Any,
+    poisson_below_e: Any,
     first_pixel: int,
     images: npt.NDArray[Any],
 ) -> None:
@@ -102,6 +130,7 @@ def expose(
             level, largest number of the converter.
         gain: (pixels of an image,) relative response of each pixel; None: 1.
         dark: (2, pixels of an image), dark signal of each pixel, electrons, with shot noise and without; None: 0.
+        poisson_below_e: float32, mean below which shot noise is exactly Poisson; None: nowhere.
         first_pixel: number, in the image, of the first pixel.
         images: uint8 or uint16 (frames, pixels of an image), filled from `first_pixel` on.
     """
@@ -120,6 +149,9 @@ def expose(
         gains = gain[first_pixel:]
     if dark is not None:
         collected, pedestal = dark[0, first_pixel:], dark[1, first_pixel:]
+    if poisson_below_e is not None:
+        blocks = np.full((n_pixels // BLOCK + 1, BLOCK), np.inf, np.float32)
+        means, read_noise = blocks.reshape(-1), square_root(read_variance)
     for frame in range(len(pattern)):
         row = pattern[frame]
         image = images[frame, first_pixel:]
@@ -143,11 +175,27 @@ def expose(
                 mean_e = mean_e * gains[pixel]
             if dark is not None:
                 mean_e = mean_e + collected[pixel]
+            if poisson_below_e is not None:
+                means[pixel] = mean_e
             z = _standard_normal(_hash(_u(_u(first_pixel) + _u(pixel)), low, high))
             variance = fma(mean_e if mean_e > _ZERO else _ZERO, shot, read_variance)
             electrons = fma(z, square_root(variance), mean_e)
             if dark is not None:
                 electrons = electrons + pedestal[pixel]
-            level = (electrons if electrons < full_well else full_well) * gain_dn + black
-            level = level if level > _ZERO else _ZERO
-            image[pixel] = _i(nearest(level if level < top else top))
+            image[pixel] = _number(electrons, full_well, gain_dn, black, top)
+        if poisson_below_e is not None:
+            for block in range(len(blocks)):
+                n_dim = _i(0)
+                for k in range(BLOCK):
+                    n_dim += _i(blocks[block, k] < poisson_below_e)
+                if n_dim:
+                    for k in range(BLOCK):
+                        mean_e = blocks[block, k]
+                        if mean_e < poisson_below_e:
+                            pixel = block * BLOCK + k
+                            counter = _u(_u(first_pixel) + _u(pixel))
+                            count = _poisson(mean_e if mean_e > _ZERO else _ZERO, _hash(counter, high, low))
+                            electrons = fma(_standard_normal(_hash(counter, low, high)), read_noise, count)
+                            if dark is not None:
+                                electrons = electrons + pedestal[pixel]
+                            image[pixel] = _number(electrons, full_well, gain_dn, black, top)

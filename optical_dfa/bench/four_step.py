@@ -47,7 +47,7 @@ def four_step_kernels(bench: "EmulatedBench", patterns: npt.NDArray[np.uint8]) -
         which = slice(4 * first_pattern, 4 * (first_pattern + len(field)))
         expose(
             *(field, None, shown[: 4 * len(field)], weights[which], reference[which], None, None),
-            *(low[which], high[which], settings, None, None, first_row // 2, images[which]),
+            *(low[which], high[which], settings, None, None, None, first_row // 2, images[which]),
         )
 
     def call() -> Amplitude:

@@ -58,6 +58,7 @@ CAMERAS = {
     "no noise": dataclasses.replace(NOISY, shot_noise=False, read_noise_e=0.0),
     "no full well": dataclasses.replace(NOISY, full_well_e=math.inf),
     "saturating": dataclasses.replace(NOISY, full_well_e=2000.0),
+    "Poisson where dim": dataclasses.replace(NOISY, poisson_below_e=50.0, gain_dn_per_e=1.0, full_well_e=math.inf),
 }
 
 

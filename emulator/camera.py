@@ -60,7 +60,7 @@ class Camera:
     quantum_efficiency: float = 1.0
     """Electrons per photon, η. Photometry is stated in electrons: it matters for `expose` alone."""
     poisson_below_e: float = 0.0
-    """Mean number of electrons below which shot noise is exactly Poisson's; 0: nowhere. By NumPy, on any backend."""
+    """Mean number of electrons below which shot noise is exactly Poisson's; 0: nowhere."""
     dark_current_e_per_s: float = 0.0
     """Electrons that a pixel collects in the dark, per second."""
     prnu: float = 0.0

@@ -193,6 +193,8 @@ def _add_effects(made: Contenders, job: Job, signs: VectorArray) -> None:
 
     patterns = (signs > 0).view(np.int8)
     signal_e = LIT_E / max(1.0, float(patterns.sum(axis=1).mean()))
+    product = make_product(job.n_in, 2 * job.n_pixels, SEED)
+    made.checked_rows += check_rows(product(signs), signs, SEED, CHECKED_ROWS)
     for name, sections in EFFECTS.items():
         sizes = {"n_inputs": job.n_in, "n_outputs": 2 * job.n_pixels}
         device = EmulatedDevice(**sizes, photometry={"signal_e_per_feature": signal_e}, **sections).open()  # type: ignore[arg-type]

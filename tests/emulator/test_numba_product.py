@@ -268,7 +268,7 @@ from optical_dfa.emulator.numba_camera import expose
 camera, two = np.zeros(6, np.float32), np.zeros((1, 2), np.float32)
 words = np.zeros(1, np.uint32)
 field, image = np.zeros((1, 2), np.int32), np.zeros((1, 1), np.uint8)
-expose(field, None, np.zeros(1, int), two, two, None, None, words, words, camera, None, None, 0, image)
+expose(field, None, np.zeros(1, int), two, two, None, None, words, words, camera, None, None, None, 0, image)
 for kernel in (kernels.pack, kernels.multiply, expose):
     print(sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values()))
 """

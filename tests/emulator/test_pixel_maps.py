@@ -10,7 +10,7 @@ from effect_bench import NOISELESS
 from scipy import stats
 
 from optical_dfa.emulator import Camera
-from optical_dfa.emulator.exposure import Frames, Light, NumpyExposure, Pixels, make_exposure
+from optical_dfa.emulator.exposure import Frames, Light, Pixels, make_exposure
 from optical_dfa.emulator.hashing import derive_key
 
 FIVE_SIGMA = stats.norm.isf(2.5e-7)  # two-sided false alarms: 5e-7
@@ -183,11 +183,6 @@ def test_more_electrons_are_gaussian_as_before() -> None:
     low, high = (images(dataclasses.replace(SHOT, poisson_below_e=limit), 30.0) for limit in (0.0, 20.0))
     np.testing.assert_array_equal(low, high)
     assert (low != np.rint(low)).mean() > 0.99
-
-
-def test_exact_poisson_noise_is_of_numpy() -> None:
-    camera = dataclasses.replace(DARK, poisson_below_e=20.0)
-    assert isinstance(make_exposure(camera, "auto", threaded=False, plain=True), NumpyExposure)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from optical_dfa.devices.bench_wrapper import BenchWrapper
 from optical_dfa.devices.errors import DeviceFault
 from optical_dfa.devices.readouts.base import Bench
-from optical_dfa.emulator import BenchInfo, FrameStamp
+from optical_dfa.emulator import FrameStamp
 from optical_dfa.emulator.checks import require
 
 MARK_PHASE = np.pi / 4
@@ -29,7 +30,7 @@ STRETCH = 5 * (1 + MOST_REPEATS)
 """A request takes at most so many times its frames: one frame with a mark before and behind, and all that repeated."""
 
 
-class SyncedBench:
+class SyncedBench(BenchWrapper):
     """A bench that checks, request by request, that every image is that of its frame; itself a `Bench`.
 
     Args:
@@ -61,24 +62,11 @@ class SyncedBench:
         require(known, "features", features, f"one or more from 0 to {bench.info.n_frame_inputs - 1}")
         require(0 < least_correlation < 1, "least_correlation", least_correlation, "between 0 and 1")
         require(0 <= repeats <= MOST_REPEATS, "repeats", repeats, f"0 … {MOST_REPEATS}")
-        self._bench, self._every, self._least, self._repeats = bench, every, least_correlation, repeats
+        super().__init__(bench)
+        self._every, self._least, self._repeats = every, least_correlation, repeats
         self._added = 0
         self._mark = np.zeros((2, bench.info.n_frame_inputs), np.uint8)
         self._mark[0, list(features)] = 1
-
-    @property
-    def info(self) -> BenchInfo:
-        """That of the bench."""
-        return self._bench.info
-
-    @property
-    def frame_time_us(self) -> float:
-        """That of the bench; marks take time too, 2 / every of that of the frames."""
-        return self._bench.frame_time_us
-
-    def configure(self, *, exposure_us: float, reference_e: float) -> None:
-        """As of the bench."""
-        self._bench.configure(exposure_us=exposure_us, reference_e=reference_e)
 
     def expose(
         self,

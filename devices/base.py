@@ -315,6 +315,8 @@ class ProjectionDevice(abc.ABC):
         pass
 
     def _check(self, vectors: Vectors) -> None:
+        if self._are_ternary(vectors):
+            return  # before there are any words, which cost more than a small product
         accepted = f"int8 (batch, {self.info.n_inputs}) with entries -1, 0, 1"
         if self.info.accepts_real:
             accepted += f", or finite float32 (batch, {self.info.n_inputs})"
@@ -354,3 +356,11 @@ class ProjectionDevice(abc.ABC):
                 f"device {self.info.name!r} takes {accepted}; got entries from {vectors.min()} to {vectors.max()}: "
                 "scale or ternarise them first"
             )
+
+    def _are_ternary(self, vectors: Vectors) -> bool:
+        """Whether they are NumPy vectors that every device takes."""
+        if not isinstance(vectors, np.ndarray) or vectors.dtype != np.int8:
+            return False
+        if vectors.ndim != 2 or vectors.shape[1] != self.info.n_inputs:
+            return False
+        return not vectors.size or bool(vectors.min() >= -1 and vectors.max() <= 1)

@@ -1,7 +1,6 @@
 """The exact digital device: the product an optical device is compared with."""
 
 import numpy as np
-import numpy.typing as npt
 
 from optical_dfa.devices.base import DeviceInfo, Fields, ProjectionDevice, Usage, Vectors
 from optical_dfa.devices.identity import emulated_matrix_identity
@@ -65,13 +64,4 @@ class DigitalDevice(ProjectionDevice):
     def _project(self, vectors: Vectors) -> tuple[Fields, Usage]:
         if vectors.dtype == np.float32:
             return self._product.real(vectors) * UNIT, Usage()  # type: ignore[arg-type]
-        if isinstance(self._product, CupyProduct):
-            return self._product.fields(vectors), Usage()
-        outputs = np.empty((len(vectors), self.info.n_outputs), np.float32)
-
-        def scale(vector: int, row: int, fields: npt.NDArray[np.int32]) -> None:
-            block = outputs[vector : vector + fields.shape[0], row : row + fields.shape[1]]
-            np.multiply(fields, UNIT, out=block, dtype=np.float32, casting="unsafe")  # int32 → float32, rounded once
-
-        self._product.stream(vectors, scale)  # type: ignore[arg-type]
-        return outputs, Usage()
+        return self._product.fields(vectors), Usage()  # type: ignore[arg-type]

@@ -146,3 +146,30 @@ def _hand_over(sums: Sums, offsets: Sums, out: Sums, start: int, stop: int, add:
         else:
             for i in range(width):
                 fields[i] = sums[at + i] - offset
+
+
+@compiled
+def narrow(
+    vectors: npt.NDArray[np.int8], columns: npt.NDArray[np.float32], unit: np.float32, out: npt.NDArray[np.float32]
+) -> None:
+    """T·x · `unit` where T has few columns: each row of `out` is the sum of those that x has in use.
+
+    Args:
+        vectors: (batch, n_inputs), -1, 0 or 1.
+        columns: of T, whole numbers, (n_inputs, n_outputs).
+        unit: what the exact sums are multiplied by.
+        out: (batch, n_outputs), to be filled.
+    """
+    n_outputs = columns.shape[1]
+    for vector in range(len(vectors)):
+        fields = out[vector]
+        for i in range(n_outputs):
+            fields[i] = 0
+        for place in range(vectors.shape[1]):
+            x = np.float32(vectors[vector, place])
+            if x != 0:
+                column = columns[place]
+                for i in range(n_outputs):
+                    fields[i] += x * column[i]
+        for i in range(n_outputs):
+            fields[i] *= unit

@@ -6,6 +6,7 @@ than `EXACT_NONZEROS`); slabs are added in int32. T is kept as int8 below a memo
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from optical_dfa.emulator.matrix import (
     TABLE,
     TILE_COLUMNS,
     TILE_ROWS,
+    UNIT,
     WORDS_PER_TILE_ROW,
     check_geometry,
     tile_key,
@@ -105,6 +107,14 @@ class NumpyProduct:
         self._multiply(vectors, out)
         return out
 
+    def fields(self, vectors: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
+        """T·x of unit gain, float32 (batch, n_outputs): the integers times `UNIT`, rounded once.
+
+        Args:
+            vectors: as for `__call__`.
+        """
+        return scaled(self, vectors)
+
     def stream(self, vectors: npt.NDArray[np.int8] | npt.NDArray[np.uint8], consume: Consumer) -> None:
         """Exact T·x, a block of rows at a time, for what need not hold all of it.
 
@@ -167,3 +177,21 @@ class NumpyProduct:
         width = min(SLAB_COLUMNS, self.n_inputs - first_column)
         tiles = -(-width // TILE_COLUMNS)
         return matrix_slab(self.seed, row_block, first_column // TILE_COLUMNS, tiles)[:, :width]
+
+
+class _Streams(Protocol):
+    n_outputs: int
+
+    def stream(self, vectors: npt.NDArray[np.int8], consume: Consumer) -> None: ...
+
+
+def scaled(product: _Streams, vectors: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
+    """Streamed integers times `UNIT`, float32 (batch, n_outputs), without an array of the integers."""
+    out = np.empty((len(vectors), product.n_outputs), np.float32)
+
+    def take(vector: int, row: int, fields: npt.NDArray[np.int32]) -> None:
+        block = out[vector : vector + fields.shape[0], row : row + fields.shape[1]]
+        np.multiply(fields, UNIT, out=block, dtype=np.float32, casting="unsafe")  # int32 → float32, rounded once
+
+    product.stream(vectors, take)
+    return out

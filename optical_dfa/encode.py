@@ -29,6 +29,8 @@ class Encoded(NamedTuple):
             A new tensor, (rows, n).
         """
         planes = self.scale.shape[1]
+        if planes == 1:
+            return displayed * self.scale
         total = displayed[::planes] * self.scale[:, :1]
         for plane in range(1, planes):
             total.addcmul_(displayed[plane::planes], self.scale[:, plane : plane + 1])
@@ -98,7 +100,7 @@ class Ternarize:
             limit: Tensor | float = self.threshold * error.abs().amax(1, keepdim=True)
         else:
             limit = self.threshold / max(len(error), 1)
-        vectors = (error > limit).to(torch.int8) - (error < -limit).to(torch.int8)
+        vectors = (error > limit).view(torch.int8) - (error < -limit).view(torch.int8)
         shown = vectors.abs().sum(1, keepdim=True, dtype=torch.int32)  # a fifth of the time of (!= 0).sum
         return Encoded(vectors, _restoring(error, shown.sqrt()))
 
@@ -161,4 +163,5 @@ Encoder = Ternarize | BitPlanes
 def _restoring(error: Tensor, shown_norm: Tensor) -> Tensor:
     """‖e‖ over the norm of what is shown, float32 (rows, 1); 0 where nothing is."""
     norm = torch.linalg.vector_norm(error, dim=1, keepdim=True, dtype=torch.float64)  # float32 squares overflow
-    return torch.where(shown_norm > 0, norm / shown_norm, 0.0).float()
+    ratio: Tensor = norm / shown_norm
+    return ratio.nan_to_num_(0.0, 0.0).float()

@@ -11,7 +11,7 @@ from optical_dfa.audit_graph import Reached, read_above, read_below
 from optical_dfa.calls import Call
 from optical_dfa.errors import FeedbackError
 from optical_dfa.structures import map_tensors
-from optical_dfa.tap import Branch, Layout, Tap, check_shapes, common_scale, joined_shape
+from optical_dfa.tap import Branch, Layout, Tap, apply, check_shapes, common_scale, joined_shape
 from optical_dfa.watch import TapWatch, watch_edits, watching
 
 
@@ -47,7 +47,7 @@ class TrainingCall(Call):
             )
         self.last = h.detach()
         if self.feeds:
-            self.tokens.append((name, Branch.apply(h, self.scale)))  # type: ignore[no-untyped-call]
+            self.tokens.append((name, apply(Branch, h, self.scale)))
             if watching():  # a net that is not compiled may hold blocks that are
                 watch_edits(name, h, self.last)
         return self.last
@@ -67,7 +67,8 @@ class TrainingCall(Call):
                 self._require_frozen(name)
         if not any(token.requires_grad for _, token in tokens):  # all blocks are frozen: nothing to display
             return outputs
-        tapped: tuple[Tensor, ...] = Tap.apply(  # type: ignore[no-untyped-call]
+        tapped: tuple[Tensor, ...] = apply(
+            Tap,
             self.handle,
             self.layout,
             common_scale([token for _, token in tokens]),

@@ -6,7 +6,7 @@ breaks both, `torch.library.custom_op` breaks the second. The device is found by
 
 import math
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -79,7 +79,8 @@ class Projector:
         self.nonfinite = nonfinite
         self.calls = 0
         self.nonfinite_rows = 0
-        self._sample: Tensor | None = None
+        self._recent: deque[Tensor] = deque()
+        """The last vectors, not more of them than are needed."""
         self._register()
 
     def _register(self) -> None:
@@ -90,14 +91,18 @@ class Projector:
     @property
     def sample(self) -> npt.NDArray[Any] | None:
         """The most recently displayed vectors, at most `SAMPLE_VECTORS`; None before the first."""
-        return None if self._sample is None else self._sample.numpy(force=True)
+        if not self._recent:
+            return None
+        return torch.cat([vectors.cpu() for vectors in self._recent])[-SAMPLE_VECTORS:].numpy()
 
     def __call__(self, error: Tensor, n_outputs: int) -> Tensor:
         """Project: error (rows, features) → float32 (rows, n_outputs) on the error's device."""
         device = self.source.require(error.shape[1], n_outputs)
         error = error.detach().float()
-        finite = error.abs().amax(1).isfinite()  # NaN and infinity come through; a tenth of the time of isfinite().all
-        bad = len(error) - int(finite.sum())
+        bad = 0
+        if not math.isfinite(float(error.sum())):  # one number; of finite errors it is so only if they overflow it
+            finite = error.isfinite().all(1)
+            bad = len(error) - int(finite.sum())
         if bad:
             if self.nonfinite == "raise":
                 raise NonFiniteError(
@@ -126,11 +131,10 @@ class Projector:
         return fields
 
     def _keep(self, vectors: Tensor) -> None:
-        """Keep the last vectors in mind, where they are: a few of them, and no wait for a GPU."""
-        recent = vectors.detach()[-SAMPLE_VECTORS:]
-        earlier = recent[:0] if self._sample is None else self._sample.to(recent.device)
-        room = SAMPLE_VECTORS - len(recent)
-        self._sample = torch.cat([earlier[max(0, len(earlier) - room) :], recent])
+        """Keep the last vectors in mind, where they are: no wait for a GPU."""
+        self._recent.append(vectors.detach()[-SAMPLE_VECTORS:].clone())
+        while sum(map(len, self._recent)) - len(self._recent[0]) >= SAMPLE_VECTORS:
+            self._recent.popleft()
 
     def state_dict(self) -> dict[str, Any]:
         """Position of encoder and device, plain values only."""

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from optical_dfa.emulator import NumbaProduct, NumpyProduct, make_product, numba_support, reference
 from optical_dfa.emulator import numba_product as module
-from optical_dfa.emulator.matrix import EXACT_NONZEROS
+from optical_dfa.emulator.matrix import EXACT_NONZEROS, UNIT
 from optical_dfa.emulator.numba_support import instruction_set, why_no_product, why_unavailable
 from optical_dfa.emulator.product import SMALL_ENTRIES, Product
 
@@ -107,6 +107,31 @@ def test_every_split_of_a_batch(batch: int) -> None:
     found = numba_product(41, 50, 3)(vectors)
     assert found.shape == (batch, 50)
     np.testing.assert_array_equal(found, reference.product(3, vectors, 50))
+
+
+@pytest.mark.parametrize(
+    ("n_inputs", "n_outputs", "budget", "kept"),
+    [
+        (1, 1, 1 << 30, True),
+        (10, 1024, 1 << 30, True),
+        (16, 16_384, 1 << 30, True),
+        (16, 16_385, 1 << 30, False),
+        (17, 300, 1 << 30, False),
+        (10, 300, 11_999, False),
+    ],
+)
+def test_fields_of_unit_gain_round_the_integers_once(n_inputs: int, n_outputs: int, budget: int, kept: bool) -> None:
+    vectors = ternary_of(n_inputs, 37, n_inputs, 0.4)
+    expected = reference.product(3, vectors, n_outputs).astype(np.float32) * UNIT
+    assert NumpyProduct(n_inputs, n_outputs, 3).fields(vectors).tobytes() == expected.tobytes()
+    if cannot_run_here():
+        return
+    product = NumbaProduct(n_inputs, n_outputs, 3, budget)
+    assert product.plan.stored_bytes == (4 * n_inputs * n_outputs if kept else 0)
+    assert product.plan.storage == ("stored" if kept else "procedural")
+    for given_vectors in (vectors, np.asfortranarray(vectors), vectors[:0]):
+        found = product.fields(given_vectors)
+        assert found.tobytes() == expected[: len(given_vectors)].tobytes()
 
 
 def test_more_nonzeros_than_one_float32_sum_can_hold() -> None:

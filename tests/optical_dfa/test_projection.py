@@ -103,6 +103,14 @@ def test_rows_that_are_not_finite_get_nan_and_are_not_displayed() -> None:
         assert feedback.device.usage.frames == 4 * lit
 
 
+def test_finite_errors_whose_sum_overflows_are_finite() -> None:
+    net, error = make_net(), torch.full((BATCH, CLASSES), 3e38)
+    with attach(net, after=nn.Tanh, device="digital") as feedback:
+        backward(net, error)
+        assert feedback.nonfinite_rows == 0
+        assert (feedback.sample[:BATCH] == 1).all()
+
+
 def test_a_grad_scaler_skips_the_step_that_overflows() -> None:
     """Scaled by 2^120 the error overflows; the scaler backs off, and the next step is taken."""
     net, error = make_net(), chosen_error() * 2.0**10

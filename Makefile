@@ -19,17 +19,14 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[fast,plot,data,remote,study,postgresql,dev]"
 	@touch $@
 
-# The vendor's software wants versions that cannot be built any more: it has its own environment, where the checkout is
-# found by a .pth file, since optical_dfa would bring torch. The tests start child processes there.
-PEERS := .venv-peers
-PEERS_INSTALLED := $(PEERS)/.installed
+# The vendor's software, in a folder of its own: it wants versions that are not ours. Processes that have the folder on
+# their PYTHONPATH import it beside the libraries of $(VENV).
+VENDOR := .vendor
+VENDOR_INSTALLED := $(VENDOR)/.installed
 
-$(PEERS_INSTALLED): benchmarks/peers.txt
-	@test -e $@ || $(PYTHON) -m venv --clear $(PEERS)
-	@rm -f $@
-	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/peers.txt
-	@$(PEERS)/bin/python -c 'import pathlib, sysconfig; \
-	    pathlib.Path(sysconfig.get_path("purelib"), "checkout.pth").write_text("$(CURDIR)\n")'
+$(VENDOR_INSTALLED): tests/vendor.txt | $(INSTALLED)
+	@rm -rf $(VENDOR)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENDOR) -r tests/vendor.txt
 	@touch $@
 
 .PHONY: help
@@ -43,16 +40,8 @@ setup: $(INSTALLED)  ## make the virtual environment .venv (every other target d
 demo: $(INSTALLED)  ## train the digits with five kinds of feedback; table, runs/demo/*.png
 	$(BIN)/optical-dfa demo
 
-# The vendor's software for the tests, in a folder of its own: its versions are not ours.
-VENDOR_INSTALLED := .vendor/.installed
-
-$(VENDOR_INSTALLED): tests/vendor.txt | $(INSTALLED)
-	@rm -rf .vendor
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .vendor -r tests/vendor.txt
-	@touch $@
-
 .PHONY: test
-test: $(INSTALLED) $(PEERS_INSTALLED) $(VENDOR_INSTALLED)  ## run the tests
+test: $(INSTALLED) $(VENDOR_INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest -q -n auto
 
 .PHONY: soak
@@ -65,8 +54,8 @@ bench: $(INSTALLED)  ## measure the emulator against its bars; table in docs/res
 	$(BIN)/optical-dfa bench -o docs/results
 
 .PHONY: bench-peers
-bench-peers: $(INSTALLED) $(PEERS_INSTALLED)  ## the same, and against the vendor's simulator, which it installs aside
-	$(BIN)/optical-dfa bench --peers $(PEERS)/bin/python -o docs/results
+bench-peers: $(INSTALLED) $(VENDOR_INSTALLED)  ## the same, and against the vendor's simulator, which it installs aside
+	PYTHONPATH=$(VENDOR) $(BIN)/optical-dfa bench -o docs/results
 
 .PHONY: lint
 lint: style types contracts  ## style, types and contracts
@@ -98,5 +87,5 @@ check:  ## all that CI runs
 
 .PHONY: clean
 clean:  ## remove the environment, caches and build products; keep runs/
-	rm -rf $(VENV) $(PEERS) .vendor build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENDOR) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,9 +8,14 @@ import numpy.typing as npt
 from optical_dfa.devices.readouts.base import Bench
 from optical_dfa.emulator import BenchInfo, FrameStamp
 
+Images = npt.NDArray[Any]
+"""(frames, rows, columns)"""
+
 
 class BenchWrapper:
     """A bench seen through something else; what a subclass does not change is that of the bench.
+
+    A subclass that looks at the images alone, or changes them, defines `_seen`; any other one `expose`.
 
     Args:
         bench: emulated or real.
@@ -40,6 +45,10 @@ class BenchWrapper:
         phases: npt.NDArray[np.floating] | None = None,
         reference: bool = True,
         at: FrameStamp | None = None,
-    ) -> npt.NDArray[Any]:
+    ) -> Images:
         """As of the bench."""
-        return self._bench.expose(frames, phases=phases, reference=reference, at=at)
+        return self._seen(self._bench.expose(frames, phases=phases, reference=reference, at=at))
+
+    def _seen(self, images: Images) -> Images:
+        """What is made of the images of a request."""
+        return images

@@ -57,7 +57,8 @@ def check_device(device: ProjectionDevice, *, snr_db: float = 0.0, lit: int = 4)
     """Hold a device against the contract of `ProjectionDevice`.
 
     An exact device must agree with itself and with its matrix to float32. Any other one states its noise by `snr_db`:
-    two showings must differ by no more, and everything else is held against the noise that they show.
+    two showings must differ by no more, and everything else is held against the noise that they show. That is taken to
+    be another for each vector: a phase that walks on while many are shown wants more probes (`readout.probe_every`).
 
     Args:
         device: closed or open; it is open in the meantime, and afterwards as it was before.

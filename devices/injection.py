@@ -10,14 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from optical_dfa.devices.base import Fields, Usage, Vectors
-from optical_dfa.devices.bench_wrapper import BenchWrapper
+from optical_dfa.devices.bench_wrapper import BenchWrapper, Images
 from optical_dfa.devices.errors import DeviceTimeout
 from optical_dfa.devices.readouts.base import Bench
 from optical_dfa.devices.wrapped import Spec, WrappedDevice, inner_device
 from optical_dfa.emulator import FrameStamp
 from optical_dfa.emulator.checks import require
-
-Images = npt.NDArray[Any]
 
 _DROP, _STUCK, _FAIL = range(3)  # separates the random numbers of the faults that one seed draws
 
@@ -77,16 +75,7 @@ class DroppingBench(BenchWrapper):
         super().__init__(bench)
         self._mishaps = Mishaps(rate, seed, _DROP)
 
-    def expose(
-        self,
-        frames: npt.NDArray[np.uint8],
-        *,
-        phases: npt.NDArray[np.floating] | None = None,
-        reference: bool = True,
-        at: FrameStamp | None = None,
-    ) -> Images:
-        """As of the bench, in a wrong order."""
-        images = super().expose(frames, phases=phases, reference=reference, at=at)
+    def _seen(self, images: Images) -> Images:
         seen = np.flatnonzero(~self._mishaps.draw(len(images)))
         missing = len(images) - len(seen)
         return np.asarray(images[np.append(seen, np.full(missing, seen[-1] if len(seen) else 0))])
@@ -99,16 +88,8 @@ class StuckBench(BenchWrapper):
         super().__init__(bench)
         self._stuck = Mishaps(fraction, seed, _STUCK).draw(int(np.prod(bench.info.image_shape)))
 
-    def expose(
-        self,
-        frames: npt.NDArray[np.uint8],
-        *,
-        phases: npt.NDArray[np.floating] | None = None,
-        reference: bool = True,
-        at: FrameStamp | None = None,
-    ) -> Images:
-        """As of the bench, with stuck pixels."""
-        images = super().expose(frames, phases=phases, reference=reference, at=at).copy()
+    def _seen(self, images: Images) -> Images:
+        images = images.copy()
         images.reshape(len(images), -1)[:, self._stuck] = _top(self, images)
         return images
 
@@ -120,16 +101,7 @@ class OverexposedBench(BenchWrapper):
         super().__init__(bench)
         self._factor = factor
 
-    def expose(
-        self,
-        frames: npt.NDArray[np.uint8],
-        *,
-        phases: npt.NDArray[np.floating] | None = None,
-        reference: bool = True,
-        at: FrameStamp | None = None,
-    ) -> Images:
-        """As of the bench, brighter."""
-        images = super().expose(frames, phases=phases, reference=reference, at=at)
+    def _seen(self, images: Images) -> Images:
         black = self.info.black_level_dn
         brighter = np.clip((images - black) * self._factor + black, 0, _top(self, images))
         return (brighter if images.dtype.kind == "f" else np.rint(brighter)).astype(images.dtype)

@@ -1,7 +1,6 @@
 """The device of a server: a local stand-in for hardware, or an emulator, on another machine or in another process."""
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,12 +16,12 @@ from optical_dfa.devices.errors import (
 )
 from optical_dfa.devices.faults import Fault
 from optical_dfa.devices.remote_client import Endpoint, RemoteClient, fill
-from optical_dfa.emulator.checks import require
+from optical_dfa.devices.stream import own_stream
 from optical_dfa.emulator.matrix import check_geometry
 
 SHARED_INFO = (
     "linear", "exact", "accepts_real", "backend", "frames_per_vector", "n_pixels", "outputs_per_mode", "output_map",
-    "camera_backend",
+    "camera_backend", "probe_frames", "mark_frames",
 )  # fmt: skip
 """What the server says of its device."""
 
@@ -66,9 +65,7 @@ class RemoteDevice(ProjectionDevice):
         super().__init__()
         check_geometry(n_inputs, n_outputs, 0)
         self._endpoint = Endpoint(address, server_key, key, timeout_s, patience_s)
-        self._stream = _rank() if stream is None else stream
-        accepted = isinstance(self._stream, int) and not isinstance(self._stream, bool) and 0 <= self._stream < 1 << 64
-        require(accepted, "stream", self._stream, "an int from 0 to 2^64 - 1")
+        self._stream = own_stream(stream)
         self._client: RemoteClient | None = None
         self._served: Mapping[str, Any] = {}
         self._at: dict[str, Any] | None = None
@@ -188,10 +185,3 @@ class RemoteDevice(ProjectionDevice):
 
     def _restore_position(self, position: Mapping[str, Any]) -> None:
         self._at = dict(position)
-
-
-def _rank() -> int:
-    """Rank of this process among those of a distributed run; 0 outside one."""
-    rank = os.environ.get("RANK", "0")
-    require(rank.isdecimal(), "environment variable RANK", rank, "a whole number, 0 or more")
-    return int(rank)

@@ -269,6 +269,8 @@ def _difference(name: str, asked: Any, then: Any) -> str:
         then = np.unpackbits(then, axis=1, count=asked.shape[1])
     if asked.shape != then.shape:
         return f"{name} of shape {asked.shape}, recorded {then.shape}"
+    if not asked.size:
+        return ""
     unlike = (asked != then).reshape(len(asked), -1)
     rows = np.flatnonzero(unlike.any(axis=1))
     if not len(rows):

@@ -46,9 +46,31 @@ def compiled(function: Callable[..., Any]) -> Any:
     folder, usual = cache_folder(), config.CACHE_DIR
     config.CACHE_DIR = str(folder or usual)  # read by the decorator, which has no argument for it
     try:
-        return numba.njit(nogil=True, error_model="numpy", cache=folder is not None)(function)
+        kernel: Any = numba.njit(nogil=True, error_model="numpy", cache=folder is not None)(function)
     finally:
         config.CACHE_DIR = usual
+    if folder is not None:
+        kernel._cache._cache_file = _Signed(kernel._cache._cache_file)
+    return kernel
+
+
+class _Signed:
+    """Numba's files of compiled code, which here hold the signature that they were compiled for.
+
+    Numba numbers them: two processes that compile one kernel at the same time, for different arguments, may write their
+    code under the same number, and the index then names the file of the other. Such code would run, and read wrong
+    numbers from its arguments. Here it counts as not there, and is compiled again.
+    """
+
+    def __init__(self, files: Any) -> None:
+        self._files = files
+
+    def save(self, key: Any, data: Any) -> None:
+        self._files.save(key, (key, data))
+
+    def load(self, key: Any) -> Any:
+        signature, data = self._files.load(key) or (None, None)
+        return data if signature == key else None
 
 
 def inlined(function: Callable[..., Any]) -> Any:

@@ -55,8 +55,8 @@ Key = Tuple[str, bytes, int]
 PROTOCOL = 1
 DTYPES = ("|i1", "|u1", "<u2", "<f4", "<f8")
 MAX_HEADER_BYTES = 1 << 16
-PART_BYTES = 1 << 20
-"""Fields that are sent together; what is larger travels in parts."""
+PART_BYTES, LAST_PART_BYTES = 1 << 20, 1 << 17
+"""Fields that are sent together: most, and so few that they are not parted any further."""
 
 HEARTBEAT_S = 0.5
 """A client with a request here hears so often that it is still here."""
@@ -432,6 +432,8 @@ class ServedOpu(Served):
             "outputs_per_mode": 1,
             "output_map": "rows",
             "camera_backend": "",
+            "probe_frames": 0.0,
+            "mark_frames": 0.0,
             "identity": opu.identity,
             "position": {},
             "settings": {"simulated": opu.simulated, "frame_time_us": opu.frame_time_us},
@@ -463,10 +465,17 @@ class ServedOpu(Served):
 
 
 def parts_of(n_vectors: int, n_outputs: int) -> Iterator[slice]:
-    """Vectors whose fields are sent together: while they travel, the hardware shows the next ones."""
-    most = max(1, PART_BYTES // (4 * n_outputs))
-    size = math.ceil(n_vectors / math.ceil(n_vectors / most)) if n_vectors else 1
-    return (slice(first, first + size) for first in range(0, n_vectors, size))
+    """Vectors whose fields are sent together: while they travel, the hardware shows the next ones.
+
+    The client waits for the last part alone, so the last ones are small, each a quarter of what was left.
+    """
+    most, least = (max(1, size // (4 * n_outputs)) for size in (PART_BYTES, LAST_PART_BYTES))
+    first = 0
+    while first < n_vectors:
+        left = n_vectors - first
+        last = first + (left if left <= least else min(most, left - left // 4))
+        yield slice(first, last)
+        first = last
 
 
 def checked_vectors(

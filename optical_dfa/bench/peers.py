@@ -1,47 +1,23 @@
 """The simulator of the vendor's software, `lightonml`, as one more contender.
 
 It draws a stored complex matrix with NumPy and multiplies by it: no noise, no camera. `make bench-peers` installs it
-into an environment of its own, since it wants old versions of what others want new.
+into a folder of its own, since it wants old versions of what others want new.
 """
 
 import importlib.util
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from optical_dfa.bench.measure import Call
-from optical_dfa.run_errors import InputError
 
-NEEDED = ("lightonml", "pkg_resources", "numpy", "numba", "optical_dfa.emulator")
-"""What the interpreter of the comparison imports: both sides, in one process."""
-
-HOW_TO_INSTALL = "`make bench-peers` makes .venv-peers, whose interpreter is .venv-peers/bin/python"
+NEEDED = ("lightonml", "pkg_resources")
 
 
-def installed_here() -> bool:
-    """Whether this interpreter has the vendor's simulator."""
-    return importlib.util.find_spec("lightonml") is not None
-
-
-def check_interpreter(python: Path) -> None:
-    """Refuse an interpreter that cannot run the comparison.
-
-    Raises:
-        InputError: it cannot be started, or lacks something.
-    """
-    program = "import importlib.util as u, sys; print(*[n for n in sys.argv[1:] if u.find_spec(n) is None])"
-    try:
-        done = subprocess.run([python, "-c", program, *NEEDED], capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise InputError(f"--peers {python}: cannot be started: {error.strerror}; {HOW_TO_INSTALL}") from None
-    if done.returncode:
-        raise InputError(
-            f"--peers {python}: must be a Python interpreter with optical_dfa on its path; {HOW_TO_INSTALL}"
-        )
-    if lacking := done.stdout.split():
-        raise InputError(f"--peers {python}: lacks {', '.join(lacking)}; {HOW_TO_INSTALL}")
+def lacking() -> str:
+    """What the vendor's simulator needs and is not installed here, and how to install it; empty if all is there."""
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    return f"{' and '.join(missing)} not installed here: `make bench-peers` brings it along" if missing else ""
 
 
 def vendor_transform(patterns: npt.NDArray[np.uint8], n_pixels: int) -> Call:

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import optical_dfa
-from optical_dfa.bench import machine
+from optical_dfa.bench import machine, peers
 from optical_dfa.bench.jobs import JOBS, SETTINGS, Job
-from optical_dfa.bench.peers import HOW_TO_INSTALL, check_interpreter, installed_here
 from optical_dfa.bench.report import SCHEMA, Numerics, Peak, Report, Row
 from optical_dfa.bench.rows import Conditions, rows_of
 from optical_dfa.devices.faults import nearest
@@ -37,8 +36,6 @@ class Options:
     threads: int = 1
     full: bool = False
     """Measure `full` too."""
-    peers: Path | None = None
-    """Interpreter that has the vendor's simulator; None: this one, if it has it."""
     out: Path | None = None
 
     def check(self) -> None:
@@ -57,8 +54,6 @@ class Options:
             raise InputError(f"--threads {self.threads}: must be from 1 to {cores}, the cores of this process")
         if self.out and self.out.exists() and not self.out.is_dir():
             raise InputError(f"-o {self.out}: is a file: give a folder")
-        if self.peers:
-            check_interpreter(self.peers)
 
     @property
     def command(self) -> str:
@@ -67,7 +62,6 @@ class Options:
         words += ["--scale", f"{self.scale:g}"] if self.scale != 1 else []
         words += ["--threads", str(self.threads)] if self.threads != 1 else []
         words += ["--full"] if self.full else []
-        words += ["--peers", str(self.peers)] if self.peers else []
         words += ["-o", str(self.out)] if self.out else []
         return shlex.join(words)
 
@@ -134,10 +128,8 @@ def _threads(job: Job, options: Options) -> int:
 
 def _measured(job: Job, setting: str, options: Options) -> dict[str, Any]:
     """What the process of a job found; `lacking` if it needs what is not installed."""
-    if job.needs_peer:
-        if options.peers is None and not installed_here():
-            return {"lacking": f"lightonml is not installed here: {HOW_TO_INSTALL}, for --peers"}
-        return _child(job.name, options, setting=setting, python=options.peers)
+    if job.needs_peer and (reason := peers.lacking()):
+        return {"lacking": reason}
     if job.kind == "import" and not _has_torch():
         return {"lacking": "torch is not installed here"}
     if job.kind == "start":
@@ -158,7 +150,6 @@ def _child(
     *,
     setting: str = "unset",
     threads: int | None = None,
-    python: Path | None = None,
     cache: str | None = None,
 ) -> dict[str, Any]:
     """Run one process to its end; what it found.
@@ -174,7 +165,7 @@ def _child(
         environment["NUMBA_CACHE_DIR"] = cache
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
-        program = [str(python or sys.executable), "-m", "optical_dfa.bench.child"]
+        program = [sys.executable, "-m", "optical_dfa.bench.child"]
         done = subprocess.run(
             [*program, task, str(options.scale), str(answer)],
             env=environment,

@@ -143,9 +143,6 @@ def bench(
     full: Annotated[
         bool, typer.Option("--full", help="Also 10^6 inputs to 2·10^6 pixels, all cores: over ten minutes, 1.3 GB.")
     ] = False,
-    peers: Annotated[
-        Path | None, typer.Option("--peers", metavar="PYTHON", help="Interpreter that has the vendor's simulator.")
-    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="Write the tables there, Markdown and JSON.")
     ] = None,
@@ -159,7 +156,7 @@ def bench(
     with clean_errors():
         from optical_dfa.bench.run import Options
 
-        run_bench(Options(tuple(jobs or ()), scale, threads, full, peers, out), Console(highlight=False))
+        run_bench(Options(tuple(jobs or ()), scale, threads, full, out), Console(highlight=False))
 
 
 @app.command(name="measure-matrix")

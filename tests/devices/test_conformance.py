@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cupy_kinds import cupy_of, every_cupy
+from served import Keys, serving
 
 from optical_dfa.devices import DeviceInfo, ProjectionDevice, Usage, load_preset, make_device, open_device
 from optical_dfa.devices.base import Fields, Vectors
@@ -13,6 +15,8 @@ from optical_dfa.emulator import EmulatedBench
 from optical_dfa.measure import measure_matrix
 
 SIZES: dict[str, Any] = {"n_inputs": 30, "n_outputs": 400}
+MAPS = {"dark_frames": 64, "reference_frames": 64}
+DIM: dict[str, Any] = {"photometry": {"signal_e_per_feature": 100.0}}
 
 
 def own_bench() -> EmulatedBench:
@@ -22,11 +26,17 @@ def own_bench() -> EmulatedBench:
 DEVICES: dict[str, dict[str, Any]] = {
     "digital": {"name": "digital"},
     "ideal": {"name": "emulator", "preset": "ideal"},
-    "phase-stepping": {"name": "emulator", "preset": "phase-stepping"},
+    "phase-stepping": {"name": "emulator", "preset": "phase-stepping"},  # on Numba, where that can run
+    "phase-stepping, numpy": {"name": "emulator", "preset": "phase-stepping", "backend": "numpy"},
+    "off-axis": {"name": "emulator", "preset": "off-axis", **DIM},
+    "worst-case": {"name": "emulator", "preset": "worst-case", "readout": {"probe_every": 4, "calibration": MAPS}},
     "lighton-aurora": {"name": "emulator", "preset": "lighton-aurora"},
     "lab-bench": {"name": "emulator", "preset": "lab-bench"},
     "three steps": {"name": "emulator", "readout": {"steps": 3}},
-    "anchored": {"name": "emulator", "readout": {"kind": "anchored"}, "photometry": {"signal_e_per_feature": 100.0}},
+    "marks and probes": {"name": "emulator", "readout": {"sync_every": 16, "probe_every": 8},
+                         "camera": {"dropped_frames": 0.002}},
+    "grain": {"name": "emulator", "grain": {"size_px": 2.0}, **DIM},
+    "anchored": {"name": "emulator", "readout": {"kind": "anchored"}, **DIM},
     "statistical": {"name": "emulator", "fidelity": "statistical"},
     "bench": {"name": "bench", "bench": own_bench},
     "bench, averaged": {"name": "bench", "bench": own_bench, "integrity": "none", "average": 3},
@@ -34,7 +44,11 @@ DEVICES: dict[str, dict[str, Any]] = {
                         "n_outputs": 150},
     "faulty": {"name": "faulty", "device": "emulator", "failing_requests": 0.2, "on_fault": {"backoff_s": 0.0,
                "retries": 20}},
-    "resilient": {"name": "digital", "on_fault": {}},
+    "faulty digital": {"name": "faulty", "device": "digital", "failing_requests": 0.2, "on_fault": {"backoff_s": 0.0,
+                       "retries": 20}},
+    "resilient": {"name": "emulator", "on_fault": {"twin": "digital"}},
+    "twin": {"name": "faulty", "device": "emulator", "failing_requests": 0.999999, "on_fault": {"retries": 0,
+             "twin": "digital"}},
     "matrix": {"name": "matrix", "matrix": np.random.default_rng(1).choice([-1, 1], (400, 30))},
 }  # fmt: skip
 
@@ -58,6 +72,32 @@ def test_a_device_can_be_made_again_from_its_specification(kind: str, tmp_path: 
         recorder = make_device("record", path=tmp_path / "session", device=made.spec(), on_fault={})
         assert make_device(**recorder.spec()).spec() == recorder.spec()
         assert recorder.fingerprint == made.fingerprint
+
+
+@every_cupy
+@pytest.mark.parametrize("name", ["digital", "emulator"])
+def test_devices_on_cupy_conform(name: str, kind: str) -> None:
+    with cupy_of(kind):
+        check_device(make_device(name, backend="cupy", **SIZES), snr_db=8.0)
+
+
+@pytest.mark.parametrize("kind", ["digital", "ideal", "phase-stepping", "bench", "faulty"])
+def test_a_served_device_conforms(kind: str, tmp_path: Path) -> None:
+    """Behind a server with keys; `faulty` is wrapped there, and asked again from here."""
+    keys = Keys(tmp_path)
+    with serving(make_device(**{**SIZES, **DEVICES[kind]}), **keys.of_server) as address:
+        device = make_device("remote", address=address, **SIZES, **keys.of_client())
+        checked = check_device(device, snr_db=8.0)
+    assert {"unit gain", "superposition", "bad vectors", "state", "closed refuses"} <= {*checked}
+
+
+@pytest.mark.parametrize("inner", ["digital", "statistical", "bench"])
+def test_recordings_conform(inner: str, tmp_path: Path) -> None:
+    """Of vectors and of frames: what was recorded passes again when it is replayed."""
+    path = str(tmp_path / "session")
+    recorder = make_device("record", path=path, device={**SIZES, **DEVICES[inner]})
+    check_device(recorder, snr_db=8.0)
+    check_device(make_device("replay", path=path), snr_db=8.0)
 
 
 def test_files_conform(tmp_path: Path) -> None:

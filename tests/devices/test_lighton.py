@@ -1,28 +1,20 @@
 """The vendor's OPU: on the vendor's simulator, and on its real code path against a stub driver."""
 
 import json
-import os
 import subprocess
 import sys
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
+import vendor
 
 from optical_dfa.devices import DeviceClosed, DeviceUnavailable, InvalidConfig, LightonDevice, make_device
 
-ROOT = Path(__file__).parents[2]
-VENDOR = ROOT / ".vendor"
-
 
 def run(name: str) -> subprocess.CompletedProcess[str]:
-    if not (VENDOR / ".installed").exists():
-        pytest.skip("the vendor's software is not installed: make .vendor/.installed")
-    path = os.pathsep.join(map(str, (VENDOR, ROOT / "tests" / "support", ROOT)))
     command = [sys.executable, "-m", "vendor_programs", name]
-    environment = {**os.environ, "PYTHONPATH": path}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, env=vendor.environment(), capture_output=True, text=True, check=False, timeout=300)
 
 
 @cache
@@ -60,6 +52,12 @@ def test_batches_are_split_at_3000_frames() -> None:
 def test_another_size_is_another_matrix() -> None:
     assert report("simulator")["other fingerprint"] is True
     assert report("simulator")["matrix"] < 0.15
+
+
+@pytest.mark.parametrize("path", ["simulator", "stub"])
+def test_it_conforms(path: str) -> None:
+    """The public suite, on the simulator and on the real code path."""
+    assert {"unit gain", "superposition", "bad vectors", "state", "closed refuses"} <= {*report("conformance")[path]}
 
 
 def test_calls_to_the_driver_when_it_is_opened() -> None:

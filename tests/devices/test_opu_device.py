@@ -1,23 +1,21 @@
-"""Scripts for the vendor's software on the emulated bench, run by that software in its own environment.
+"""Scripts for the vendor's software on the emulated bench, run by that software in a process of its own.
 
-`make test` installs it (FACTS of the calls: docs/how-to/use-your-own-bench.md).
+What it is for: docs/how-to/use-your-own-bench.md.
 """
 
 import json
 import pickle
 import subprocess
-from pathlib import Path
+import sys
 
 import numpy as np
 import pytest
+import vendor
 
 from optical_dfa.devices import InvalidConfig
 from optical_dfa.devices.opu_device import OpuDevice
 from optical_dfa.emulator import reference
 from optical_dfa.emulator.matrix import VARIANCE
-
-ROOT = Path(__file__).parents[2]
-VENDOR = ROOT / ".venv-peers" / "bin" / "python"
 
 SCRIPT = """
 import json, warnings
@@ -64,8 +62,10 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, object]:
-    assert VENDOR.exists(), "make test installs the vendor's software: make .venv-peers/.installed"
-    done = subprocess.run([VENDOR, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env=vendor.environment(), capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     result: dict[str, object] = json.loads(done.stdout)
     return result

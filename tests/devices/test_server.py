@@ -172,6 +172,42 @@ def test_too_many_requests_are_put_off() -> None:
         assert [answer[0]["mark"] for answer in (client.receive() for _ in range(3)) if answer] == [0, 1, 2]
 
 
+def test_a_message_that_is_too_large_is_not_read() -> None:
+    """Its sender is cut off and connects anew; whoever else is there notices nothing."""
+    gate = Gate()
+    gate.open_gate.set()
+    limits = Limits(message_bytes=1000)
+    with serving(gate, limits=limits) as address, raw(address) as client, raw(address) as other:
+        device = client.info()["device"]
+        client.send("project", 1, [np.zeros(1001, np.int8)], mark=1, device=device)
+        assert client.receive(0.5) is None
+        ask(other, 1, 7, device)
+        answer = other.receive()
+        assert answer is not None
+        assert answer[0]["mark"] == 7
+        assert client.info()["counts"]["performed"] == 1
+    assert gate.performed == [7]
+
+
+def test_too_many_bytes_are_put_off() -> None:
+    """600 of 1,000 wait; 500 more are put off, until there is room: the first request, under way, does not count."""
+    gate = Gate()
+    with serving(gate, limits=Limits(queue_bytes=1000)) as address, raw(address) as client:
+        device = client.info()["device"]
+        for number, size in ((0, 1000), (1, 600), (2, 500)):
+            client.send("project", number, [np.zeros(size, np.int8)], mark=number, device=device)
+            client.info() if number == 0 else None
+        answer = client.receive()
+        assert answer is not None
+        assert (answer[0]["number"], answer[0]["kind"]) == (2, "busy")
+        gate.open_gate.set()
+        assert [answer[0]["mark"] for answer in (client.receive(), client.receive()) if answer] == [0, 1]
+        client.send("project", 2, [np.zeros(500, np.int8)], mark=2, device=device)
+        answer = client.receive()
+        assert answer is not None
+        assert answer[0]["mark"] == 2
+
+
 def test_what_nobody_waits_for_is_not_displayed() -> None:
     gate = Gate()
     with serving(gate) as address, raw(address) as client:
@@ -240,6 +276,7 @@ def test_malformed_messages(tmp_path: Path) -> None:
         remote(address, **keys.of_client()) as device,
         opened("noisy") as local,
     ):
+        client.socket.sndtimeo = 60_000
         for number in range(2000):
             client.socket.send_multipart(malformed(generator))
             while client.socket.poll(0):

@@ -254,14 +254,6 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (("--scale", "nan"), "error: --scale nan: must be from 0.001 to 1\n"),
         (("--threads", "0"), "error: --threads 0: must be from 1 to "),
         (("-o", "file"), "error: -o file: is a file: give a folder\n"),
-        (
-            ("--peers", "absent"),
-            "error: --peers absent: cannot be started: No such file or directory; `make bench-peers`",
-        ),
-        (
-            ("--peers", "false"),
-            "error: --peers false: must be a Python interpreter with optical_dfa on its path; `make",
-        ),
     ],
 )
 def test_bad_input(arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

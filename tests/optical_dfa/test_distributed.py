@@ -3,14 +3,21 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import two_ranks
 from by_hand import assert_close, by_hand, driven, feedback, softmax_error
+from device_kinds import closed, opened, ternary
 from rows import batch, formula, make_net
+from served import ANYWHERE, remote, running
 from torch import Tensor
+
+from optical_dfa.devices.server.opu_server import Server
+from optical_dfa.devices.serving import ServedDevice
 
 
 def run(kind: str, folder: Path) -> list[dict[str, Any]]:
@@ -43,6 +50,29 @@ def test_distributed_data_parallel(tmp_path: Path) -> None:
     for rank in (first, second):
         for found in rank["gradients"].values():
             assert_close(found, wanted)
+
+
+def test_two_ranks_and_a_job_of_their_own_share_a_server(tmp_path: Path) -> None:
+    """Each as if it were alone: two noisy steps of two ranks, while another client projects all the time."""
+    server, shown = Server(ServedDevice(closed("noisy", backend="numpy")), ANYWHERE), 0
+    with (
+        running(server) as address,
+        remote(address, stream=7) as other,
+        opened("noisy", stream=7, backend="numpy") as local,
+        ThreadPoolExecutor(1) as executor,
+    ):
+        (tmp_path / "address").write_text(address)
+        ranks = executor.submit(run, "served", tmp_path)
+        while not wait([ranks], 0.02).done:
+            vectors = ternary(1 + shown % 9)
+            np.testing.assert_array_equal(other.project(vectors), local.project(vectors))
+            shown += 1
+        first, second = ranks.result()
+        assert server.counts["performed"] == shown + 4
+    for rank in (first, second):
+        for name, gradient in rank["served"].items():
+            assert torch.equal(gradient, rank["own"][name]), name
+            assert torch.equal(gradient, first["own"][name]), name
 
 
 def test_fully_sharded(tmp_path: Path) -> None:

@@ -80,18 +80,26 @@ class Keys:
 
 
 class Process:
-    """`optical-dfa serve` in a process of its own, which may be killed and started again."""
+    """`optical-dfa serve` in a process of its own, which may be killed and started again.
 
-    def __init__(self, *arguments: str, port: int) -> None:
+    Args:
+        arguments: of the command.
+        port: where it listens.
+        log: file that what it says on standard error is added to; None: nobody hears it.
+    """
+
+    def __init__(self, *arguments: str, port: int, log: Path | None = None) -> None:
+        self._log = log or Path(os.devnull)
         self.address = f"tcp://127.0.0.1:{port}"
         program = "from optical_dfa.cli import app; app()"
         self._command = [sys.executable, "-c", program, "serve", *arguments, "--listen", self.address]
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        self.process = subprocess.Popen(
-            self._command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, "RANK": "0"}
-        )
+        with self._log.open("a") as log:
+            self.process = subprocess.Popen(
+                self._command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, "RANK": "0"}
+            )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line == f"listening on {self.address}\n", line

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from by_hand import gradients
+from device_kinds import DIM
 from rows import POINTS, loss, make_net
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -74,6 +75,20 @@ def fsdp(rank: int) -> dict[str, Any]:
     return collect({name: partial(run, *how) for name, how in FSDP_VARIANTS.items()})
 
 
+def served(rank: int) -> dict[str, Any]:
+    """Gradients by noisy errors, from an emulator of the rank's own and from a served one."""
+    address = (folder / "address").read_text()
+
+    def found(device: dict[str, Any]) -> Any:
+        net = make_net()
+        with attach(net, after=POINTS, device=device):
+            two_steps(DistributedDataParallel(net), net, rank)
+        return gradients(net)
+
+    own = {"name": "emulator", "backend": "numpy", **DIM}
+    return {"own": found(own), "served": found({"name": "remote", "address": address})}
+
+
 def two_steps(call: Callable[[Any], Any], net: nn.Module, rank: int) -> None:
     for _ in range(2):
         net.zero_grad()
@@ -95,5 +110,5 @@ if __name__ == "__main__":
     kind, rank, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     warnings.filterwarnings("ignore", message=".*returned a view tensor.*")  # of the Tap, which nobody edits in place
     dist.init_process_group("gloo", init_method=f"file://{folder}/{kind}", rank=rank, world_size=2)
-    torch.save({"ddp": ddp, "fsdp": fsdp}[kind](rank), folder / f"{kind}-{rank}.pt")
+    torch.save({"ddp": ddp, "fsdp": fsdp, "served": served}[kind](rank), folder / f"{kind}-{rank}.pt")
     dist.destroy_process_group()

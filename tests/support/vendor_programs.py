@@ -15,6 +15,7 @@ warnings.simplefilter("ignore")  # of the vendor's software
 import stub_opu_driver as driver  # noqa: E402
 
 from optical_dfa.devices import DeviceError, LightonDevice  # noqa: E402
+from optical_dfa.devices.conformance import check_device  # noqa: E402
 from optical_dfa.emulator import make_product  # noqa: E402
 
 OPU_CONFIG = {
@@ -111,6 +112,15 @@ def readings() -> Any:
         "state": state,
         "usage": [usage.frames, usage.frames_skipped, usage.device_seconds - usage.frames * frame_s],
     }
+
+
+def conformance() -> Any:
+    """What the public suite has checked of the device, on the vendor's simulator and against the stub driver."""
+    driver.mirrors = (16, 16)
+    simulated = LightonDevice(n_inputs=16, n_outputs=600, simulated=True)
+    real = opened(n_inputs=16, n_outputs=2000)
+    real.close()
+    return {"simulator": check_device(simulated, snr_db=100.0), "stub": check_device(real, snr_db=3.0)}
 
 
 def faults() -> Any:

@@ -145,7 +145,7 @@ class _Reader:
         masks: dict[Any, int] = defaultdict(int)
         found: dict[int, frozenset[int]] = {}
         for node in reversed(order):
-            if _name(node) == "Tap":
+            if node_name(node) == "Tap":
                 self.at_tap |= self._ids(masks[node])
             elif (variable := getattr(node, "variable", None)) is not None:
                 found[id(variable)] = self._ids(masks[node])
@@ -160,7 +160,7 @@ class _Reader:
         variable = getattr(node, "variable", None)
         if variable is not None:
             return self.bit.get(id(variable))
-        if _name(node) in ("Tap", "Branch") or self._meets_data(node, weights):
+        if node_name(node) in ("Tap", "Branch") or self._meets_data(node, weights):
             return None
         mask = 0
         for child, number in node.next_functions:
@@ -179,14 +179,14 @@ class _Reader:
             return True  # indices
         if all(child is not None for child, _ in node.next_functions):
             return False
-        if _name(node) in ELEMENTWISE:
+        if node_name(node) in ELEMENTWISE:
             shape = _shape(node, 0)
             return all(child is None or _shape(child, number) != shape for child, number in node.next_functions)
         return bool(unknown) or node in self.unseen
 
     def _transport(self, node: Any, edge: int, weights: Mapping[Any, int | None]) -> int:
         """Parameters that the gradient passes through from the node to its operand number `edge`."""
-        additive = ADDITIVE.get(_name(node), ())
+        additive = ADDITIVE.get(node_name(node), ())
         if edge in additive:
             return 0
         mask = 0
@@ -235,7 +235,7 @@ def _children_first(roots: Iterable[Any]) -> list[Any]:
         elif node not in seen:
             seen.add(node)
             stack.append((node, True))
-            if _name(node) != "Tap":
+            if node_name(node) != "Tap":
                 stack.extend((child, False) for child, _ in node.next_functions if child is not None)
     return order
 
@@ -246,7 +246,8 @@ def _kept_names(kind: type) -> tuple[str, ...]:
     return tuple(name for name in dir(kind) if name.startswith("_raw_saved_") and name != "_raw_saved_bias")
 
 
-def _name(node: Any) -> str:
+def node_name(node: Any) -> str:
+    """Name of a node of the graph without `Backward` and number."""
     return type(node).__name__.partition("Backward")[0]
 
 

@@ -42,12 +42,22 @@ class Call(abc.ABC):
 
     def point(self, name: str, h: Tensor) -> Tensor:
         """Take what a point gives; what the next block gets instead."""
+        if h.is_complex():
+            raise FeedbackError(
+                f"feedback point {name!r} gave a {h.dtype} tensor, and feedback is real: choose a point with a real "
+                "output, or mark torch.view_as_real of it in the forward with feedback_point"
+            )
         self.ran.append(name)
         self.waiting += 1
         return self.cut(name, h)
 
     def tap(self, outputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """Take the tensors that carry the error; what the loss gets instead."""
+        if wrong := [str(output.dtype) for output in outputs if output.is_complex()]:
+            raise FeedbackError(
+                f"{self.owner.error_name} is {wrong[0]}, and feedback is real: return torch.view_as_real of it, "
+                "flattened, or name a real tensor with output= or error_at="
+            )
         self.tapped, self.waiting = True, 0
         return self.join(outputs)
 

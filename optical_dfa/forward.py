@@ -10,6 +10,7 @@ from torch import Tensor
 from optical_dfa.audit_graph import Reached, read_above, read_below
 from optical_dfa.calls import Call
 from optical_dfa.errors import FeedbackError
+from optical_dfa.gradient_memory import reaches_a_leaf
 from optical_dfa.structures import map_tensors
 from optical_dfa.tap import Branch, Layout, Tap, apply, check_shapes, common_scale, joined_shape
 from optical_dfa.watch import TapWatch, watch_edits, watching
@@ -47,8 +48,10 @@ class TrainingCall(Call):
             )
         self.last = h.detach()
         if self.feeds:
-            self.tokens.append((name, apply(Branch, h, self.scale)))
-            if watching():  # a net that is not compiled may hold blocks that are
+            plain = watching()  # a net that is not compiled may hold blocks that are
+            copied = plain and reaches_a_leaf(h)
+            self.tokens.append((name, apply(Branch, h, self.scale, copied)))
+            if plain:
                 watch_edits(name, h, self.last)
         return self.last
 

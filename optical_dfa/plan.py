@@ -56,7 +56,7 @@ class PlanCall(Call):
         Raises:
             FeedbackShapeError: the errors of several Taps have different numbers of features.
         """
-        inputs = {error[feature_dim(error)] for error, _ in self.taps}
+        inputs = {error[feature_dim(error)] for error, points in self.taps if points}
         if len(inputs) > 1:
             raise FeedbackShapeError(
                 f"the outputs that carry the error have {sorted(inputs)} features, but a device has one number of "

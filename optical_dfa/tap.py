@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from optical_dfa.errors import FeedbackShapeError
+from optical_dfa.errors import FeedbackError, FeedbackShapeError
 from optical_dfa.projection import project
 from optical_dfa.watch import watching
 
@@ -45,21 +45,25 @@ def apply(function: type[torch.autograd.Function], *arguments: Any) -> Any:
 
 
 class Branch(torch.autograd.Function):
-    """h → token. Backward: the token's feedback times the scale is h's gradient."""
+    """h → token. Backward: the token's feedback times the scale is h's gradient.
+
+    What arrives is a view of the projection, which other points view as well. It goes on as it is if there is nothing
+    to multiply, unless `copied`.
+    """
 
     @staticmethod
-    def forward(h: Tensor, scale: float | None) -> Tensor:  # noqa: D102
+    def forward(h: Tensor, scale: float | None, copied: bool) -> Tensor:  # noqa: D102
         return h.new_empty(()).expand(h.shape)  # nobody reads it
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, float | None], output: Tensor) -> None:  # noqa: D102
-        scale = inputs[1]
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float | None, bool], output: Tensor) -> None:  # noqa: D102
+        _, scale, ctx.copied = inputs
         ctx.scale = output.shape[feature_dim(output.shape)] ** -0.5 if scale is None else scale
 
     @staticmethod
-    def backward(ctx: Any, feedback: Tensor) -> tuple[Tensor, None]:  # noqa: D102
+    def backward(ctx: Any, feedback: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102
         scale: float = ctx.scale
-        return feedback if scale == 1 else feedback * scale, None
+        return feedback * scale if ctx.copied or scale != 1 else feedback, None, None
 
 
 def common_scale(tokens: Sequence[Tensor]) -> float:
@@ -82,6 +86,21 @@ def common_scale(tokens: Sequence[Tensor]) -> float:
     return float(scales.pop())
 
 
+class FirstOrder(torch.autograd.Function):
+    """(fields, errors) → fields, of which no derivative with respect to the errors can be had."""
+
+    @staticmethod
+    def forward(ctx: Any, fields: Tensor, errors: Tensor) -> Tensor:  # noqa: D102
+        return fields.view_as(fields)
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple[None, None]:  # noqa: D102
+        raise FeedbackError(
+            "a second derivative was asked for (create_graph=True, a gradient penalty) through the projected error, "
+            "which has none: compute that term within feedback.paused(), by true backpropagation"
+        )
+
+
 class Tap(torch.autograd.Function):
     """(outputs, tokens) → outputs. Backward: the errors go on unchanged; their projection goes to the tokens.
 
@@ -91,7 +110,7 @@ class Tap(torch.autograd.Function):
 
     @staticmethod
     def forward(handle: int, layout: Layout, scale: float, n_outputs: int, *tensors: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
-        return tuple(output.view_as(output) for output in tensors[:n_outputs])
+        return tuple(output.detach() for output in tensors[:n_outputs])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: D102
@@ -104,6 +123,8 @@ class Tap(torch.autograd.Function):
         parts = [error.movedim(feature_dim(error.shape), -1) for error in errors]
         rows = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         fields = project(rows.reshape(-1, rows.shape[-1]), ctx.handle, outputs_needed(widths, ctx.layout))
+        if watching() and torch.is_grad_enabled() and rows.requires_grad:
+            fields = FirstOrder.apply(fields, rows)  # type: ignore[no-untyped-call]
         if ctx.scale != 1:
             fields = fields * ctx.scale
         shares: list[Tensor] = []

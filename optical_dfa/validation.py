@@ -10,15 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from optical_dfa.attachment import find_parts
-from optical_dfa.audit_graph import leaves
+from optical_dfa.audit_graph import leaves, node_name
 from optical_dfa.calls import Call
 from optical_dfa.errors import AttachError, FeedbackError, FeedbackShapeError
 from optical_dfa.points import After, some
-from optical_dfa.structures import Selector
+from optical_dfa.structures import Selector, map_tensors
 from optical_dfa.tap import check_shapes, feature_dim, joined_shape
 from optical_dfa.wiring import Wiring
 
 Severity = Literal["error", "warning", "note"]
+
+REARRANGING = frozenset(("Addmm", "Bmm", "Mm", "Permute", "Transpose", "UnsafeView", "View"))
+"""Functions behind which the dimensions of a tensor are other ones, by the name of the node."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,25 @@ class _TraceCall(Call):
     points: list[tuple[str, Tensor]] = field(default_factory=list)
     last: Tensor | None = None
 
+    passed: list[tuple[str, Tensor]] = field(default_factory=list)
+    """What the points passed on."""
+
     def end(self, output: Any) -> None:
         """What is wrong becomes findings."""
+        returned: set[int] = set()
+
+        def see(tensor: Tensor) -> Tensor:
+            returned.add(id(tensor))
+            return tensor
+
+        map_tensors(output, see)
+        for name, tensor in self.passed:
+            if id(tensor) in returned and all(tensor is not one for one in self.trace.outputs):
+                self.trace.add(
+                    "output-cut-off", "note", name,
+                    "is returned as well, behind the point, where it has no graph: a loss on it teaches nothing below",
+                    "if there is one, mark the point with feedback_point, and return the tensor from before it",
+                )  # fmt: skip
 
     def cut(self, name: str, h: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
@@ -124,7 +144,15 @@ class _TraceCall(Call):
                 "call checkpoint with use_reentrant=False; leave a frozen block out of after=",
             )  # fmt: skip
         self.points.append((name, h))
+        if h.dim() == 3 and _of_convolution(h):
+            self.trace.add(
+                "channels-first", "warning", name,
+                f"comes from a convolution over {h.shape[2]} positions, but of three dimensions the last is taken for "
+                f"features: {h.shape[2]} features at {h.shape[1]} positions",
+                "mark the point in the forward, on the transposed tensor: h = feedback_point(h.mT).mT",
+            )  # fmt: skip
         self.last = h.detach()
+        self.passed.append((name, self.last))
         return self.last
 
     def join(self, outputs: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -182,6 +210,16 @@ class _Trace:
             Finding(fault.code, "error", ", ".join(fault.points), fault.message, remedies[fault.code])
             for fault in self.call.faults()
         ]
+
+
+def _of_convolution(h: Tensor) -> bool:
+    """Whether a convolution made h, up to functions that leave its dimensions in their order."""
+    node: Any = h.grad_fn
+    while node is not None and node_name(node) not in REARRANGING:
+        if "Convolution" in node_name(node):
+            return True
+        node = node.next_functions[0][0] if node.next_functions else None
+    return False
 
 
 def _of_gradients(net: nn.Module, trace: _Trace) -> Iterator[Finding]:

@@ -5,7 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optical_dfa.audit_graph import node_name
 from optical_dfa.errors import FeedbackError
+
+VIEWS = frozenset(("Alias", "Permute", "Select", "Slice", "Squeeze", "T", "Transpose", "Unsqueeze", "View"))
+"""Functions whose result shares the memory of their operand, by the name of the node."""
 
 
 def watching() -> bool:
@@ -50,10 +54,12 @@ class TapWatch:
 def watch_edits(name: str, h: Tensor, passed: Tensor) -> None:
     """Name the point in the error of an in-place edit of `passed`, which shares its memory with `h`.
 
-    Only where the edit would be an error: where the function that made h computes its derivative from h. What shares
-    the version counter of h, and not its memory, tells whether it was edited.
+    Only where the edit would be an error: where the function that made h, or that of which h is a view, computes its
+    derivative from h. What shares the version counter of h, and not its memory, tells whether it was edited.
     """
-    node = h.grad_fn
+    node: Any = h.grad_fn
+    while node is not None and h._is_view() and node_name(node) in VIEWS:
+        node = node.next_functions[0][0]
     if node is None or not hasattr(type(node), "_saved_result"):
         return
     counter = passed.detach()

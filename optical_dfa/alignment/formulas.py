@@ -9,8 +9,14 @@ from torch import Tensor
 
 from optical_dfa.alignment.report import GradientAlignment
 
-BLOCK = 1 << 22
-"""Entries that are looked at together, in float64: nothing as large as a gradient is made."""
+BLOCK = 1 << 16
+"""Entries of gradients that are looked at together, in float64: nothing as large as a gradient is made."""
+
+ROWS_BLOCK = 1 << 22
+"""Entries of a feedback matrix that are made together."""
+
+PRODUCT_SIDE = 512
+"""Rows and columns of a product of feedback matrices that are made together."""
 
 Rows = Callable[[slice], Tensor]
 """Rows of a matrix, float32 (rows, columns)."""
@@ -67,8 +73,12 @@ def _ratio(part: float, whole: float) -> float:
 def sample_sums(given: Tensor, true: Tensor) -> Tensor:
     """Sums over all but the first dimension: float64 (3, samples), ⟨g, g*⟩, ‖g‖² and ‖g*‖²."""
     a, b = (one.detach().reshape(len(one), -1) for one in (given, true))
-    pairs = ((a, b), (a, a), (b, b))
-    return torch.stack([torch.einsum("sf,sf->s", one.double(), other.double()) for one, other in pairs])
+    step = max(1, BLOCK // max(1, a.shape[1]))
+    parts = []
+    for some, others in zip(a.split(step), b.split(step), strict=True):  # type: ignore[no-untyped-call]
+        u, v = some.double(), others.double()
+        parts.append(torch.stack([torch.einsum("sf,sf->s", *pair) for pair in ((u, v), (u, u), (v, v))]))
+    return torch.cat(parts, 1)
 
 
 def mean_cosine(sums: Tensor) -> float:
@@ -86,7 +96,7 @@ def expected_cosine(snr_db: float) -> float:
 
 
 def product_sums(weight: Tensor, upper: Rows, lower: Rows, n_classes: int) -> Sums:
-    """Sums of a weight (d_upper, d_lower) with F_upper F_lowerᵀ, in blocks that `BLOCK` entries hold.
+    """Sums of a weight (d_upper, d_lower) with F_upper F_lowerᵀ, block by block.
 
     Args:
         weight: the weight between two points.
@@ -95,9 +105,9 @@ def product_sums(weight: Tensor, upper: Rows, lower: Rows, n_classes: int) -> Su
         n_classes: columns of both.
     """
     sums = Sums()
-    for above in _blocks(weight.shape[0], n_classes):
+    for above in _blocks(weight.shape[0], n_classes, PRODUCT_SIDE):
         f_upper = upper(above).to(weight.device)
-        for below in _blocks(weight.shape[1], n_classes):
+        for below in _blocks(weight.shape[1], n_classes, PRODUCT_SIDE):
             sums += Sums.of(f_upper @ lower(below).to(weight.device).T, weight[above, below])
     return sums
 
@@ -110,8 +120,8 @@ def top_sums(weight: Tensor, lower: Rows, n_classes: int) -> Sums:
     return sums
 
 
-def _blocks(n: int, width: int) -> Iterator[slice]:
-    step = max(1, BLOCK // width)
+def _blocks(n: int, width: int, most: int = ROWS_BLOCK) -> Iterator[slice]:
+    step = max(1, min(most, ROWS_BLOCK // width))
     for start in range(0, n, step):
         yield slice(start, min(n, start + step))
 

@@ -417,6 +417,34 @@ def test_true_gradients_are_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(one.untyped_storage().nbytes() == 8 for one in returned)
 
 
+def test_a_measurement_takes_no_more_memory_than_one_gradient() -> None:
+    """Above the peak of a step without it, by what the allocator was asked for."""
+    torch.manual_seed(0)
+    layers = [layer for _ in range(4) for layer in (nn.Linear(512, 512), nn.Tanh())]
+    net = nn.Sequential(*layers, nn.Linear(512, 10))
+    x, y = torch.randn(16, 512), torch.randint(0, 10, (16,))
+
+    def loss() -> Tensor:
+        return cross_entropy(net(x), y)
+
+    def peak(step: Callable[[], Any]) -> int:
+        net.zero_grad()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+            step()
+        assert profile.profiler is not None
+        events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+        changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+        return int(np.cumsum(changes).max())
+
+    with attach(net, after=nn.Tanh, device="digital") as feedback:
+        torch.autograd.backward(loss())  # the device is made
+        plain = peak(lambda: torch.autograd.backward(loss()))
+        with_measurement = peak(lambda: measured(feedback, loss))
+    gradient = sum(p.numel() * p.element_size() for p in net.parameters())
+    assert plain > gradient
+    assert with_measurement - plain < gradient
+
+
 def test_hooks_are_gone_after_a_step_also_after_one_that_fails() -> None:
     net, (x, y) = make_net().double(), batch()
 

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from by_hand import assert_close, by_hand, three_layers
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 from torch.nn.functional import cross_entropy
@@ -87,6 +88,18 @@ def assert_equal(found: list[Tensor | None], wanted: list[Tensor | None]) -> Non
         assert (one is None) == (other is None)
         if one is not None and other is not None:
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_reference_is_the_formula(seed: int, reference: Reference) -> None:
+    """What the steps below are compared with is itself compared: DFA, backpropagation, and the top alone."""
+    net, (x, y) = make_net(), batch(seed)
+    matrix: Any = counted().effective_matrix()
+    dfa = by_hand(net, three_layers(matrix, x, y))
+    bp = by_hand(net, lambda n: cross_entropy(n(x.double()), y))
+    shallow = {name: one if name.startswith("4.") else None for name, one in dfa.items()}
+    for mode, wanted in {"dfa": dfa, "bp": bp, "shallow": shallow}.items():
+        assert_close(dict(zip(wanted, reference[mode, seed], strict=True)), wanted)
 
 
 def test_the_reference_gradients_differ_between_modes(reference: Reference) -> None:

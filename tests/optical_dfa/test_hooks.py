@@ -9,11 +9,13 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from by_hand import assert_close, by_hand, three_layers
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from optical_dfa import Feedback, FeedbackError, attach
+from optical_dfa.devices import open_device
 
 INPUTS, CLASSES, BATCH = 8, 5, 6
 
@@ -50,6 +52,14 @@ def dfa_gradients(seed: int = 1) -> list[Tensor | None]:
     net = make_net()
     with attach(net, after=nn.Tanh, device="digital"):
         return step(net, *batch(seed))
+
+
+def test_an_undisturbed_step_is_the_formula() -> None:
+    """What the others are compared with."""
+    net, device = make_net(), open_device("digital", n_inputs=CLASSES, n_outputs=16)
+    matrix: Any = device.effective_matrix()
+    wanted = by_hand(net, three_layers(matrix, *batch()))
+    assert_close(dict(zip(wanted, dfa_gradients(), strict=True)), wanted)
 
 
 class Wrapper(nn.Module):

@@ -67,6 +67,20 @@ def twin(net: nn.Module) -> Any:
     return other.double()
 
 
+def three_layers(matrix: npt.NDArray[Any], x: Tensor, y: Tensor) -> Callable[[Any], Tensor]:
+    """For `by_hand`: a step of linear, activation, linear, activation, linear; ternary errors, rows shared."""
+
+    def formula(n: Any) -> Tensor:
+        h1 = n[1](n[0](x.double()))
+        h2 = n[3](n[2](h1.detach()))
+        out = n[4](h2.detach())
+        e = softmax_error(out, y)
+        points = [(h, feedback(ternary(e), matrix[: h.shape[1]])) for h in (h1, h2)]
+        return driven(points, out, e)
+
+    return formula
+
+
 def gradients(net: nn.Module) -> dict[str, Tensor | None]:
     return {name: None if p.grad is None else p.grad.clone() for name, p in net.named_parameters()}
 

@@ -6,6 +6,7 @@ Alignment with the matrix that the implementation names.
 
 import copy
 import pickle
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from optical_dfa import attach, feedback_of
+from optical_dfa import FeedbackError, attach, feedback_of
 
 INPUTS, CLASSES, BATCH = 8, 5, 6
 POINTS = ["a", "b"]
@@ -281,6 +282,30 @@ def checkpointed(make: Implementation) -> None:
     make.release(attached)
 
 
+def reentrant_checkpointing(make: Implementation) -> None:
+    """Right gradients, or an error that says what to do: every peer loses gradients here."""
+    net = make_net()
+
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = net.children()
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.c(checkpoint(lambda x: self.b(self.a(x)), x.requires_grad_(), use_reentrant=True))
+            return out
+
+    attached = make.attach(Checkpointed())
+    said = ""
+    try:
+        torch.autograd.backward(loss(attached.net))
+        check(attached, 1)
+    except FeedbackError as error:
+        said = str(error)
+    assert not said or re.search(r"'a' .*use_reentrant=False", said)
+    make.release(attached)
+
+
 def two_threads(make: Implementation) -> None:
     """Both forwards are under way before either is over."""
     net = make_net()
@@ -386,13 +411,26 @@ ROWS: dict[str, Callable[[Implementation], None]] = {
     row.__name__: row
     for row in (
         plain, compiled, autocast_bfloat16, autocast_float16_with_a_scaler, accumulation, two_forwards_one_backward,
-        backward_in_the_other_order, retain_graph, block_twice, functional, checkpointed, two_threads,
-        exception_in_the_forward, copied, pickled, reloaded, frozen_first_block,
+        backward_in_the_other_order, retain_graph, block_twice, functional, checkpointed, reentrant_checkpointing,
+        two_threads, exception_in_the_forward, copied, pickled, reloaded, frozen_first_block,
     )
 }  # fmt: skip
 
-FAILS_WITH_TINY = (
-    "reloaded", "block_twice", "autocast_bfloat16", "compiled", "two_forwards_one_backward", "copied",
-    "frozen_first_block",
-)  # fmt: skip
-"""What FACTS says of TinyDFA."""
+FREED = "Trying to backward through the graph a second time"
+UNEQUAL = "a.0.weight: off by"
+FAILS_WITH_TINY = {
+    "compiled": "does not know how to trace builtin operator `print`",
+    "autocast_bfloat16": "same dtype, but got: c10::BFloat16 != float",
+    "autocast_float16_with_a_scaler": "same dtype, but got: c10::Half != float",
+    "two_forwards_one_backward": FREED,
+    "backward_in_the_other_order": FREED,
+    "retain_graph": FREED,
+    "block_twice": UNEQUAL,
+    "functional": r"attempting to call Tensor.requires_grad_\(\)",
+    "reentrant_checkpointing": "does not require grad",
+    "two_threads": "appears to not have been used in the graph",
+    "copied": "support the deepcopy protocol",
+    "reloaded": UNEQUAL,
+    "frozen_first_block": "does not require grad",
+}
+"""Rows that fail with it, and of what: all that FACTS says of TinyDFA, and a few more."""

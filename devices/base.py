@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -157,7 +157,11 @@ class ProjectionDevice(abc.ABC):
         self.usage = Usage()
         self._lock = threading.RLock()
         self._is_open = False
+        self._line = threading.Lock()
+        """Guards the two below; never held while the device works."""
         self._worker: ThreadPoolExecutor | None = None
+        self._last: Future[Fields] | None = None
+        """The latest of the submitted requests that are not served yet."""
 
     def open(self) -> Self:
         """Take hold of the device. Harmless on an open one."""
@@ -169,7 +173,8 @@ class ProjectionDevice(abc.ABC):
 
     def close(self) -> None:
         """Finish submitted work and let go of the device. Harmless on a closed one."""
-        worker, self._worker = self._worker, None
+        with self._line:
+            worker, self._worker = self._worker, None
         if worker is not None:
             worker.shutdown(wait=True)
         with self._lock:
@@ -185,6 +190,8 @@ class ProjectionDevice(abc.ABC):
 
     def project(self, vectors: Vectors) -> Fields:
         """Project vectors: each output is a fixed random combination of the inputs, with unit gain, E[field²] = |x|².
+
+        Served behind what was submitted before.
 
         Args:
             vectors: int8 (batch, n_inputs), every entry -1, 0 or 1. Devices with `info.accepts_real` also take finite
@@ -202,9 +209,40 @@ class ProjectionDevice(abc.ABC):
             DeviceError: the device failed; nothing is counted, and the same call can be repeated.
         """
         self._check(vectors)
+        last = self._last
+        if last is not None:
+            wait([last])
+        return self._serve(vectors)
+
+    def submit(self, vectors: Vectors, *, after: "Future[Fields] | None" = None) -> "Future[Fields]":
+        """`project` without waiting. Requests are served in the order of submission; bad vectors raise at once.
+
+        CuPy vectors are served on the stream that is current here, and so is their result.
+
+        Args:
+            vectors: as for `project`.
+            after: an earlier request to this device. If that failed, this one is not displayed and fails with the same
+                error: what depends on where the device stands is not displayed from the wrong place.
+        """
+        self._check(vectors)
+        serve = on_current_stream(self._serve_after, vectors) if is_cupy(vectors) else self._serve_after
+        with self._line:
+            if not self._is_open:
+                raise self._closed()
+            if self._worker is None:
+                self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"optical-dfa-{self.info.name}")
+            # a copy, since the caller may go on with the array
+            self._last = request = self._worker.submit(serve, vectors.copy(), after)
+        request.add_done_callback(self._leave_line)
+        return request
+
+    def _closed(self) -> DeviceClosed:
+        return DeviceClosed(f"device {self.info.name!r} is closed: call its open() or use it in a with block")
+
+    def _serve(self, vectors: Vectors) -> Fields:
         with self._lock:
             if not self._is_open:
-                raise DeviceClosed(f"device {self.info.name!r} is closed: call its open() or use it in a with block")
+                raise self._closed()
             start = time.perf_counter()
             fields, usage = self._project(vectors)
             usage.vectors += len(vectors)
@@ -212,19 +250,16 @@ class ProjectionDevice(abc.ABC):
             self.usage.add(usage)
         return fields
 
-    def submit(self, vectors: Vectors) -> "Future[Fields]":
-        """`project` without waiting. Requests are served in the order of submission; bad vectors raise at once.
+    def _serve_after(self, vectors: Vectors, after: "Future[Fields] | None") -> Fields:
+        error = None if after is None else after.exception()  # there is one: it stood before this one in the line
+        if error is not None:
+            raise error
+        return self._serve(vectors)
 
-        CuPy vectors are served on the stream that is current here, and so is their result.
-        """
-        self._check(vectors)
-        with self._lock:
-            if not self._is_open:
-                raise DeviceClosed(f"device {self.info.name!r} is closed: call its open() or use it in a with block")
-            if self._worker is None:
-                self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"optical-dfa-{self.info.name}")
-            project = on_current_stream(self.project, vectors) if is_cupy(vectors) else self.project
-            return self._worker.submit(project, vectors.copy())  # the caller may go on with the array
+    def _leave_line(self, request: "Future[Fields]") -> None:
+        with self._line:
+            if self._last is request:
+                self._last = None
 
     def spec(self) -> dict[str, Any]:
         """Name, sizes and options with which `open_device` makes this device again; its position is in `state_dict`."""

@@ -4,6 +4,7 @@ What goes wrong depends on the seed and on how many requests there were before, 
 meets other luck, and a rerun the same.
 """
 
+import time
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,7 @@ class OverexposedBench(BenchWrapper):
 
 
 class FaultyDevice(WrappedDevice):
-    """Another device with faults on purpose, to rehearse what a run makes of them.
+    """Another device with faults on purpose, or as slow as the real one, to rehearse what a run makes of that.
 
     Args:
         device: name of the device, or a mapping of its `name` and options.
@@ -116,6 +117,8 @@ class FaultyDevice(WrappedDevice):
         dropped_frames: probability that the camera misses a frame.
         stuck_pixels: fraction of pixels stuck at saturation.
         overexposure: times the light that the bench was set up for.
+        real_time: a request takes at least so many times what the modelled machine needs for its frames; 0: no longer
+            than it takes to compute.
         seed: of the faults.
         n_inputs, n_outputs: sizes of the device.
 
@@ -131,6 +134,7 @@ class FaultyDevice(WrappedDevice):
         dropped_frames: float = 0.0,
         stuck_pixels: float = 0.0,
         overexposure: float = 1.0,
+        real_time: float = 0.0,
         seed: int = 0,
         n_inputs: int | None = None,
         n_outputs: int | None = None,
@@ -139,8 +143,9 @@ class FaultyDevice(WrappedDevice):
         for name, rate in rates.items():
             require(0 <= rate < 1, name, rate, "a probability from 0 to 1")
         require(overexposure > 0, "overexposure", overexposure, "a factor > 0")
+        require(real_time >= 0, "real_time", real_time, "a factor ≥ 0")
         super().__init__(inner_device(device, n_inputs, n_outputs))
-        self._faults = {**rates, "overexposure": overexposure, "seed": seed}
+        self._faults = {**rates, "overexposure": overexposure, "real_time": real_time, "seed": seed}
         self.settings = {**self.inner.settings, "faults_on_purpose": self._faults}
 
         def wrap(bench: Bench) -> Bench:
@@ -156,6 +161,8 @@ class FaultyDevice(WrappedDevice):
         for name, given in (("dropped_frames", dropped_frames), ("stuck_pixels", stuck_pixels)):
             require(shows_frames or not given, name, given, f"0: device {self.info.name!r} shows no frames")
         require(shows_frames or overexposure == 1, "overexposure", overexposure, "1: the device shows no frames")
+        timed = self.info.frames_per_vector > 0
+        require(timed or not real_time, "real_time", real_time, f"0: device {self.info.name!r} shows no frames")
         self._mishaps = None if shows_frames else Mishaps(failing_requests, seed, _FAIL)
 
     def spec(self) -> dict[str, Any]:
@@ -165,7 +172,10 @@ class FaultyDevice(WrappedDevice):
     def _project(self, vectors: Vectors) -> tuple[Fields, Usage]:
         if self._mishaps is not None and self._mishaps.draw()[0]:
             raise DeviceTimeout("no answer came (on purpose)")
-        return super()._project(vectors)
+        start = time.perf_counter()
+        fields, usage = super()._project(vectors)
+        time.sleep(max(0.0, start + self._faults["real_time"] * usage.device_seconds - time.perf_counter()))
+        return fields, usage
 
 
 def _top(bench: BenchWrapper, images: Images) -> float:

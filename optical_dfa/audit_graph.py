@@ -30,6 +30,9 @@ Passed = Mapping[int, frozenset[int]]
 
 EVERY = range(1 << 30)
 
+TAPS = ("Tap", "DeferredTap")
+"""Names of the nodes that carry the error."""
+
 ADDITIVE: Mapping[str, Sequence[int]] = {
     **dict.fromkeys(("Add", "Sub", "Rsub", "Cat", "Stack", "Where", "Maximum", "Minimum"), EVERY),
     **dict.fromkeys(
@@ -145,7 +148,7 @@ class _Reader:
         masks: dict[Any, int] = defaultdict(int)
         found: dict[int, frozenset[int]] = {}
         for node in reversed(order):
-            if node_name(node) == "Tap":
+            if node_name(node) in TAPS:
                 self.at_tap |= self._ids(masks[node])
             elif (variable := getattr(node, "variable", None)) is not None:
                 found[id(variable)] = self._ids(masks[node])
@@ -160,7 +163,7 @@ class _Reader:
         variable = getattr(node, "variable", None)
         if variable is not None:
             return self.bit.get(id(variable))
-        if node_name(node) in ("Tap", "Branch") or self._meets_data(node, weights):
+        if node_name(node) in (*TAPS, "Branch") or self._meets_data(node, weights):
             return None
         mask = 0
         for child, number in node.next_functions:
@@ -235,7 +238,7 @@ def _children_first(roots: Iterable[Any]) -> list[Any]:
         elif node not in seen:
             seen.add(node)
             stack.append((node, True))
-            if node_name(node) != "Tap":
+            if node_name(node) not in TAPS:
                 stack.extend((child, False) for child, _ in node.next_functions if child is not None)
     return order
 

@@ -6,7 +6,8 @@ exceptions (measured).
 
 import abc
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -111,6 +112,16 @@ def open_calls() -> list[Call | None]:
         _open_calls.stack = []
     stack: list[Call | None] = _open_calls.stack
     return stack
+
+
+@contextmanager
+def no_open_calls() -> Iterator[None]:
+    """Within the block this thread runs no forward: for a backward pass that is started in the midst of one."""
+    stack, _open_calls.stack = open_calls(), []
+    try:
+        yield
+    finally:
+        _open_calls.stack = stack
 
 
 def recomputing() -> bool:

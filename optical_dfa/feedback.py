@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from optical_dfa.audit import Audit, make_audit
 from optical_dfa.audit_graph import Reached
+from optical_dfa.deferral import Deferral
 from optical_dfa.devices import ProjectionDevice
 from optical_dfa.errors import FeedbackError
 from optical_dfa.forwards import Choices, Forwards
@@ -78,6 +79,45 @@ class Feedback:
             yield
         finally:
             self._forwards.mode = mode
+
+    @contextmanager
+    def deferred(self, depth: int = 3) -> Iterator[None]:
+        """Within the block, forward passes go on while the device projects the errors of those before.
+
+        For gradient accumulation: `backward()` hands the error of a micro-batch to the device and returns; the layers
+        of the net get their gradients when the projection is there, at the latest when the block ends, in the order in
+        which they would have come. The gradients are those of a run without `deferred`, bit for bit. What cannot be
+        so raises.
+
+        Args:
+            depth: how many micro-batches are under way at a time, 2 or more. The graph of each is held, so that memory
+                for activations is up to `depth` times that of one; a forward first settles the oldest where there
+                would be more.
+
+        Raises:
+            FeedbackError: deferred already; a net sharded by `fully_shard`; in the block, a forward that is compiled or
+                runs in another thread, or under DDP outside `no_sync()`; `step()` of an optimiser while micro-batches
+                wait; gradients that others change while they do.
+            optical_dfa.devices.DeviceError: the device failed; at the forward or at the end of the block that needed
+                its answer. What was submitted behind is not displayed, and its gradients are dropped.
+        """
+        if self._forwards.deferral is not None:
+            raise FeedbackError("deferred() is on already: one with block for all micro-batches of a step is enough")
+        deferral = Deferral(self._net, self._projector, self._choices.layout, depth)
+        self._forwards.deferral = deferral
+        try:
+            with deferral:
+                yield
+        finally:
+            self._forwards.deferral = None
+
+    def settle(self) -> None:
+        """Wait for the projections that were submitted, and give the layers their gradients; see `deferred`.
+
+        Called for you when the block ends. Does nothing where nothing waits.
+        """
+        if self._forwards.deferral is not None:
+            self._forwards.deferral.settle()
 
     @property
     def device(self) -> ProjectionDevice:
@@ -182,16 +222,23 @@ class Feedback:
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        """Points, choices, encoder, and the position of encoder and device; plain values only."""
+        """Points, choices, encoder, and the position of encoder and device; plain values only.
+
+        Raises:
+            FeedbackError: micro-batches wait for their projection.
+        """
+        self._require_settled("state_dict()")
         return {**self._identity(), "mode": self._forwards.mode, **self._projector.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state` was saved.
 
         Raises:
-            FeedbackError: it was saved with other points, choices or encoder. Nothing was changed.
+            FeedbackError: it was saved with other points, choices or encoder, or micro-batches wait for their
+                projection. Nothing was changed.
             optical_dfa.devices.FingerprintMismatch: it was saved with another device.
         """
+        self._require_settled("load_state_dict()")
         for key, here in self._identity().items():
             if state[key] != here:
                 raise FeedbackError(f"the saved feedback has {key} {state[key]!r}, this one {here!r}: attach it alike")
@@ -200,6 +247,7 @@ class Feedback:
 
     def detach(self) -> None:
         """Take the feedback off the net; the device stays open."""
+        self._require_settled("detach() and close()")
         self._wiring.remove()
 
     def close(self) -> None:
@@ -216,6 +264,11 @@ class Feedback:
 
     # ---- inside
 
+    def _require_settled(self, what: str) -> None:
+        waiting = 0 if self._forwards.deferral is None else self._forwards.deferral.waiting
+        if waiting:
+            raise FeedbackError(f"{what} while {waiting} micro-batches wait for their projection: call settle() first")
+
     def _known_reached(self, what: str) -> Reached:
         if self._forwards.reached is not None and not self._forwards.reached.covers(self._net):
             self._forwards.reached = None
@@ -228,6 +281,10 @@ class Feedback:
         ternarize = None if encoder is None else asdict(encoder)
         points = None if self._wiring.points is None else list(self._wiring.points)
         return {"points": points, **vars(self._choices), "ternarize": ternarize}
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._require_settled("pickling a feedback")
+        return vars(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """The feedback of a copied net, on the same device, which stays that of the original."""

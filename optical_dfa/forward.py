@@ -9,6 +9,7 @@ from torch import Tensor
 
 from optical_dfa.audit_graph import Reached, read_above, read_below
 from optical_dfa.calls import Call
+from optical_dfa.deferral import Deferral
 from optical_dfa.errors import FeedbackError
 from optical_dfa.gradient_memory import reaches_a_leaf
 from optical_dfa.structures import map_tensors
@@ -29,6 +30,8 @@ class TrainingCall(Call):
     """Whether to find out what gradients reach."""
     watch: TapWatch | None = None
     """None: the graph cannot be watched."""
+    deferral: Deferral | None = None
+    """Gets the errors; None: they are projected at once."""
     on_end: Callable[["TrainingCall"], None] | None = None
     """Gets the call when the forward is over and nothing is wrong with it."""
     tokens: list[tuple[str, Tensor]] = field(default_factory=list)
@@ -70,15 +73,7 @@ class TrainingCall(Call):
                 self._require_frozen(name)
         if not any(token.requires_grad for _, token in tokens):  # all blocks are frozen: nothing to display
             return outputs
-        tapped: tuple[Tensor, ...] = apply(
-            Tap,
-            self.handle,
-            self.layout,
-            common_scale([token for _, token in tokens]),
-            len(outputs),
-            *outputs,
-            *(token for _, token in tokens),
-        )
+        tapped = self._tapped(outputs, [token for _, token in tokens])
         if self.watch is not None and watching():
             if self.reads_graph:
                 found = read_below(self.owner.net, outputs, tokens)
@@ -86,6 +81,13 @@ class TrainingCall(Call):
             for output in outputs:
                 self.watch.expect(output)
             self.watch.tap(tapped[0])
+        return tapped
+
+    def _tapped(self, outputs: Sequence[Tensor], tokens: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        scale = common_scale(tokens)
+        if self.deferral is not None:
+            return self.deferral.tap(outputs, tokens, scale)
+        tapped: tuple[Tensor, ...] = apply(Tap, self.handle, self.layout, scale, len(outputs), *outputs, *tokens)
         return tapped
 
     def _require_frozen(self, name: str) -> None:

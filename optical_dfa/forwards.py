@@ -8,6 +8,7 @@ import torch
 
 from optical_dfa.audit_graph import Reached
 from optical_dfa.calls import Call
+from optical_dfa.deferral import Deferral
 from optical_dfa.errors import FeedbackError
 from optical_dfa.forward import TrainingCall
 from optical_dfa.plan import PlanCall
@@ -39,6 +40,7 @@ class Forwards:
         planning: call of the one forward of a plan; None otherwise.
         reached: what gradients reach, once a training forward has shown it.
         marked: names of the marked points, as the last forward met them.
+        deferral: takes the errors of the forwards that follow; None: they are projected at once.
     """
 
     def __init__(self, feedback: "Feedback", projector: Projector, choices: Choices) -> None:
@@ -47,6 +49,7 @@ class Forwards:
         self.planning: PlanCall | None = None
         self.reached: Reached | None = None
         self.marked: tuple[str, ...] = ()
+        self.deferral: Deferral | None = None
         self._last_watch: TapWatch | None = None
 
     @property
@@ -58,12 +61,15 @@ class Forwards:
         """A call for a forward that begins; None to leave it alone.
 
         Raises:
-            FeedbackError: the backward pass of the forward before went round the Tap.
+            FeedbackError: the backward pass of the forward before went round the Tap, or it cannot be deferred.
         """
         if self.planning is not None:
             return self.planning
         if not (self.feeding and torch.is_grad_enabled()):
             return None
+        deferral = self.deferral if self.mode == "dfa" else None
+        if deferral is not None:
+            deferral.admit()
         watch = None
         if watching():
             last, self._last_watch = self._last_watch, None
@@ -78,6 +84,7 @@ class Forwards:
             feeds=self.mode == "dfa",
             reads_graph=self.reached is None,
             watch=watch,
+            deferral=deferral,
             on_end=self._over,
         )
 
@@ -88,8 +95,8 @@ class Forwards:
             self.marked = tuple(dict.fromkeys(call.ran))
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but what speaks of the parameters of this very net by their identity."""
-        return {**vars(self), "reached": None, "_last_watch": None}
+        """All but what speaks of the parameters of this very net by their identity, and what waits."""
+        return {**vars(self), "reached": None, "deferral": None, "_last_watch": None}
 
 
 def _bypass_message(wiring: Wiring, marked: Sequence[str]) -> str:

@@ -8,9 +8,10 @@ import math
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import count
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy.typing as npt
 import torch
@@ -63,6 +64,20 @@ class Projection:
         return 10 * math.log10(signal / noise) if signal and noise else None
 
 
+class Shown(NamedTuple):
+    """Errors as they go to the device: encoded, and what is needed to make gradients of its answer."""
+
+    device: ProjectionDevice
+    n_outputs: int
+    error: Tensor
+    """As in `Projection`."""
+    bad: Tensor | None
+    """Which rows of it were not finite, bool (rows,); None: they were."""
+    vectors: Tensor
+    """As `Projection.encoded`."""
+    scale: Tensor | None
+
+
 class Projector:
     """Encodes errors, projects them on a device, and restores their magnitude.
 
@@ -97,42 +112,70 @@ class Projector:
 
     def __call__(self, error: Tensor, n_outputs: int) -> Tensor:
         """Project: error (rows, features) → float32 (rows, n_outputs) on the error's device."""
-        device = self.source.require(error.shape[1], n_outputs)
-        error = error.detach().float()
-        bad = 0
-        if not math.isfinite(float(error.sum())):  # one number; of finite errors it is so only if they overflow it
-            finite = error.isfinite().all(1)
-            bad = len(error) - int(finite.sum())
-        if bad:
-            if self.nonfinite == "raise":
-                raise NonFiniteError(
-                    f"{bad} of {len(error)} error vectors hold NaN or infinity: lower the learning rate, look at the "
-                    "loss, or attach with nonfinite='nan' to let a GradScaler skip the step"
-                )
-            error = error.masked_fill(~finite[:, None], 0.0)
-        encoded = None if self.encoder is None else self.encoder(error, self.calls)
-        vectors, scale = (error, None) if encoded is None else encoded
-        shown = self._display(device, vectors)[:, :n_outputs]
-        for observer in tuple(self.observers.values()):
-            observer(Projection(error, vectors, scale, shown, device))
-        fields = shown if encoded is None else encoded.combine(shown)
+        shown = self.encode(error, n_outputs)
+        fields = self.restore(shown, self._display(shown))
         self.calls += 1
-        self.nonfinite_rows += bad
-        return fields.masked_fill(~finite[:, None], float("nan")) if bad else fields
-
-    def _display(self, device: ProjectionDevice, vectors: Tensor) -> Tensor:
-        if stays_on_gpu(device, vectors):
-            fields = project_on_gpu(device, vectors)
-            if self.encoder is None or self.observers:
-                fields = fields.clone()  # otherwise magnitudes are restored, which copies too; see `cupy_bridge`
-        else:
-            fields = torch.from_numpy(device.project(vectors.cpu().numpy())).to(vectors.device)
-        self._keep(vectors)
         return fields
 
-    def _keep(self, vectors: Tensor) -> None:
-        """Keep the last vectors in mind, where they are: no wait for a GPU."""
-        self._recent.append(vectors.detach()[-SAMPLE_VECTORS:].clone())
+    def encode(self, error: Tensor, n_outputs: int) -> Shown:
+        """What is to be displayed for errors (rows, features).
+
+        Raises:
+            NonFiniteError: they hold NaN or infinity.
+        """
+        device = self.source.require(error.shape[1], n_outputs)
+        error = error.detach().float()
+        bad = None
+        if not math.isfinite(float(error.sum())):  # one number; of finite errors it is so only if they overflow it
+            bad = ~error.isfinite().all(1)
+            if self.nonfinite == "raise" and bad.any():
+                raise NonFiniteError(
+                    f"{int(bad.sum())} of {len(error)} error vectors hold NaN or infinity: lower the learning rate, "
+                    "look at the loss, or attach with nonfinite='nan' to let a GradScaler skip the step"
+                )
+            error = error.masked_fill(bad[:, None], 0.0)
+        encoded = None if self.encoder is None else self.encoder(error, self.calls)
+        vectors, scale = (error, None) if encoded is None else encoded
+        return Shown(device, n_outputs, error, bad, vectors, scale)
+
+    def submit(self, shown: Shown, after: Future[Any] | None) -> Future[Any]:
+        """Have it displayed without waiting, and count the call; the future is for `restore`.
+
+        Args:
+            shown: from `encode`.
+            after: an earlier such future; if that fails, this is not displayed and fails alike.
+        """
+        if stays_on_gpu(shown.device, shown.vectors):  # which waits for nothing
+            answer: Future[Any] = Future()
+            answer.set_result(project_on_gpu(shown.device, shown.vectors).clone())
+        else:
+            answer = shown.device.submit(shown.vectors.cpu().numpy(), after=after)
+        self.calls += 1
+        return answer
+
+    def restore(self, shown: Shown, fields: Any) -> Tensor:
+        """Tell the observers, and bring what the device gave for `shown` to the magnitude of the errors."""
+        if not isinstance(fields, Tensor):
+            fields = torch.from_numpy(fields).to(shown.error.device)
+        self.keep(shown)
+        fields = fields[:, : shown.n_outputs]
+        for observer in tuple(self.observers.values()):
+            observer(Projection(shown.error, shown.vectors, shown.scale, fields, shown.device))
+        restored = fields if shown.scale is None else Encoded(shown.vectors, shown.scale).combine(fields)
+        return restored if shown.bad is None else restored.masked_fill(shown.bad[:, None], float("nan"))
+
+    def _display(self, shown: Shown) -> Any:
+        if not stays_on_gpu(shown.device, shown.vectors):
+            return shown.device.project(shown.vectors.cpu().numpy())
+        fields = project_on_gpu(shown.device, shown.vectors)
+        # without an encoder nothing is restored, which copies; see `cupy_bridge`
+        return fields.clone() if self.encoder is None or self.observers else fields
+
+    def keep(self, shown: Shown) -> None:
+        """Keep in mind what was displayed; the last vectors where they are, without a wait for a GPU."""
+        if shown.bad is not None:
+            self.nonfinite_rows += int(shown.bad.sum())
+        self._recent.append(shown.vectors.detach()[-SAMPLE_VECTORS:].clone())
         while sum(map(len, self._recent)) - len(self._recent[0]) >= SAMPLE_VECTORS:
             self._recent.popleft()
 

@@ -5,7 +5,7 @@ next block gets `h.detach()`. `Tap` joins the net's output with the tokens; its 
 hands each token its share, which `Branch` passes on to the block. Nothing is computed and thrown away.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, Literal
 
@@ -119,20 +119,58 @@ class Tap(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *errors: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+        rows = joined(errors)
         widths = [shape[feature_dim(shape)] for shape in ctx.shapes]
-        parts = [error.movedim(feature_dim(error.shape), -1) for error in errors]
-        rows = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         fields = project(rows.reshape(-1, rows.shape[-1]), ctx.handle, outputs_needed(widths, ctx.layout))
         if watching() and torch.is_grad_enabled() and rows.requires_grad:
             fields = FirstOrder.apply(fields, rows)  # type: ignore[no-untyped-call]
         if ctx.scale != 1:
             fields = fields * ctx.scale
-        shares: list[Tensor] = []
-        start = 0
-        for shape, width in zip(ctx.shapes, widths, strict=True):
-            shares.append(_share(fields[:, start : start + width], rows.shape[:-1], shape))
-            start += width if ctx.layout == "independent" else 0
-        return (None, None, None, None, *errors, *shares)
+        return (None, None, None, None, *errors, *shares(fields, rows.shape[:-1], ctx.shapes, widths, ctx.layout))
+
+
+class DeferredTap(torch.autograd.Function):
+    """outputs → outputs, cut off from their graph. Backward: hands the errors over, and ends there."""
+
+    @staticmethod
+    def forward(arrive: Callable[[Sequence[Tensor]], None], *outputs: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
+        return tuple(output.detach() for output in outputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: D102
+        ctx.arrive, ctx.n_outputs = inputs[0], len(output)
+
+    @staticmethod
+    def backward(ctx: Any, *errors: Tensor) -> tuple[None, ...]:  # noqa: D102
+        ctx.arrive(errors)
+        n_outputs: int = ctx.n_outputs
+        return (None,) * (1 + n_outputs)
+
+
+def joined(errors: Sequence[Tensor]) -> Tensor:
+    """Errors of several outputs side by side: (samples and positions …, features)."""
+    parts = [error.movedim(feature_dim(error.shape), -1) for error in errors]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+
+def shares(
+    fields: Tensor, positions: Sequence[int], shapes: Sequence[Sequence[int]], widths: Sequence[int], layout: Layout
+) -> list[Tensor]:
+    """What each of the tokens gets of a projection (rows, outputs), of its shape.
+
+    Args:
+        fields: one row for each error vector.
+        positions: samples and positions of the error.
+        shapes: of the tokens.
+        widths: their features.
+        layout: whether they read the same outputs.
+    """
+    found: list[Tensor] = []
+    start = 0
+    for shape, width in zip(shapes, widths, strict=True):
+        found.append(_share(fields[:, start : start + width], positions, shape))
+        start += width if layout == "independent" else 0
+    return found
 
 
 def joined_shape(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:

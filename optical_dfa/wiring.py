@@ -103,7 +103,7 @@ class Wiring:
         if torch.compiler.is_compiling():
             return
         for module, key in self._cuts:
-            if any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__):
+            if is_sharded(module):
                 module._forward_hooks[key] = module._forward_hooks.pop(key)
 
     def _tap(self, _module: nn.Module, _args: Any, output: Any) -> Any:
@@ -190,6 +190,11 @@ def wirings_of(net: nn.Module) -> list[Wiring]:
     """The wirings that `net` is the root of."""
     owners = [getattr(hook, "__self__", None) for hook in net._forward_pre_hooks.values()]
     return [owner for owner in owners if isinstance(owner, Wiring)]
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether `fully_shard` was applied to the module."""
+    return any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__)
 
 
 def is_point(module: nn.Module) -> bool:

@@ -69,6 +69,7 @@ class AlignmentMonitor:
         if not due:
             yield
             return
+        self.feedback.settle()
         self._check()
         net = self.feedback._net
         before = Snapshot(net)
@@ -76,6 +77,7 @@ class AlignmentMonitor:
         given = Given()
         with watch(points, given.delta) as given.shapes, self.feedback.on_projection(given.project):
             yield
+            self.feedback.settle()
         if all(parameter.grad is None for parameter in net.parameters()):
             raise FeedbackError(
                 "the step made no gradients: run forward and backward inside `with monitor.step(…)`, and let the "

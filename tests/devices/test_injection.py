@@ -127,6 +127,8 @@ def test_a_device_of_faults(inside: str) -> None:
     [
         ({"failing_requests": 1.0}, "failing_requests must be a probability from 0 to 1; got 1.0"),
         ({"dropped_frames": -0.1}, "dropped_frames must be a probability from 0 to 1; got -0.1"),
+        ({"real_time": -1.0}, "real_time must be a factor ≥ 0; got -1.0"),
+        ({"real_time": 1.0}, "real_time must be 0: device 'digital' shows no frames; got 1.0"),
         ({"overexposure": 0.0}, "overexposure must be a factor > 0; got 0.0"),
         ({"stuck_pixels": 0.1}, "stuck_pixels must be 0: device 'digital' shows no frames; got 0.1"),
         ({"overexposure": 2.0}, "overexposure must be 1: the device shows no frames; got 2.0"),
@@ -135,3 +137,16 @@ def test_a_device_of_faults(inside: str) -> None:
 def test_impossible_faults_are_refused(options: Any, message: str) -> None:
     with pytest.raises(InvalidConfig, match=message):
         make_device("faulty", device="digital", n_inputs=3, n_outputs=3, **options)
+
+
+def test_a_device_as_slow_as_the_real_one() -> None:
+    """It waits for the modelled time of its frames, here 2.0 times, and gives what the device inside gives."""
+    options = {"n_inputs": 12, "n_outputs": 20, "seed": 4}
+    with (
+        open_device("emulator", **options) as plain,
+        open_device("faulty", device={"name": "emulator", "seed": 4}, real_time=2.0, n_inputs=12, n_outputs=20) as slow,
+    ):
+        vectors = ternary(3, 12)
+        np.testing.assert_array_equal(slow.project(vectors), plain.project(vectors))
+        assert slow.usage.device_seconds == plain.usage.device_seconds > 0
+        assert slow.usage.wall_seconds >= 2.0 * slow.usage.device_seconds

@@ -13,6 +13,7 @@ from device_kinds import any_kind, closed, counts, exact_kinds, opened, ternary
 from optical_dfa.devices import (
     DeviceClosed,
     DeviceInfo,
+    DeviceTimeout,
     DeviceUnavailable,
     InvalidVectors,
     ProjectionDevice,
@@ -224,3 +225,61 @@ def test_a_failed_submission_hands_on_the_error(monkeypatch: pytest.MonkeyPatch)
             with pytest.raises(OSError, match="the camera is gone"):
                 device.submit(ternary(4)).result(timeout=30)
         np.testing.assert_array_equal(device.submit(ternary(4)).result(timeout=30), expected)
+
+
+class Held(Probe):
+    """Projects only while `free` is set, and remembers the first entry of what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = threading.Event()
+        self.seen: list[int] = []
+        self.fails_at: int | None = None
+
+    def _project(self, vectors: Vectors) -> tuple[Fields, Usage]:
+        assert self.free.wait(30)
+        if int(vectors[0, 0]) == self.fails_at:
+            raise DeviceTimeout("no trigger came")
+        self.seen.append(int(vectors[0, 0]))
+        return super()._project(vectors)
+
+
+def one(entry: int) -> Vectors:
+    return np.full((1, 2), entry, np.int8)
+
+
+def test_submission_does_not_wait_for_the_device() -> None:
+    """Three requests are in the line while the first is being served."""
+    with Held() as device:
+        futures = [device.submit(one(entry)) for entry in (1, 0, -1)]
+        assert not any(future.done() for future in futures)
+        device.free.set()
+        assert [future.result(30).tolist() for future in futures] == [[[1, 1]], [[0, 0]], [[-1, -1]]]
+
+
+def test_project_stands_behind_what_was_submitted() -> None:
+    with Held() as device:
+        device.submit(one(1))
+        device.submit(one(0))
+        with ThreadPoolExecutor(1) as pool:
+            last = pool.submit(device.project, one(-1))
+            device.free.set()
+            assert last.result(30).tolist() == [[-1, -1]]
+        assert device.seen == [1, 0, -1]
+
+
+def test_what_depends_on_a_failed_request_is_not_shown() -> None:
+    """It fails with the error of that one; what does not depend on it is served."""
+    with Held() as device:
+        device.fails_at = 0
+        first = device.submit(one(1))
+        second = device.submit(one(0), after=first)
+        third = device.submit(one(1), after=second)
+        other = device.submit(one(-1))
+        device.free.set()
+        assert other.result(30).tolist() == [[-1, -1]]
+        assert first.result(30).tolist() == [[1, 1]]
+        assert isinstance(second.exception(30), DeviceTimeout)
+        assert third.exception(30) is second.exception(30)
+        assert device.seen == [1, -1]
+        assert device.usage.vectors == 2

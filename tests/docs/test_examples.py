@@ -154,6 +154,13 @@ def test_emulate_on_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == printed_blocks(page)
 
 
+def test_overlap_the_device(capsys: pytest.CaptureFixture[str]) -> None:
+    """Times are those of the machine; that the gradients are equal is not."""
+    page = HOW_TO / "overlap-the-device.md"
+    exec("\n".join(blocks(page, "python")), {})
+    assert_shown(page, capsys.readouterr().out)
+
+
 def test_readouts(capsys: pytest.CaptureFixture[str]) -> None:
     """Decibels to 0.1, what was chosen to 1 %."""
     page = ROOT / "docs" / "readouts.md"

@@ -96,3 +96,18 @@ def test_fully_sharded(tmp_path: Path) -> None:
     for rank in (first, second):
         for found in rank["gradients"].values():
             assert_close(found, wanted)
+
+
+def test_deferred_projections(tmp_path: Path) -> None:
+    """Accumulated inside `no_sync`, with noise that each rank has of its own: the bits of what is not deferred."""
+    ranks = run("deferred", tmp_path)
+    for found in (rank["gradients"] for rank in ranks):
+        for name in two_ranks.DEFERRED_VARIANTS:
+            at_once, deferred = found[f"{name}, at once"], found[f"{name}, deferred"]
+            assert {key: one.numpy().tobytes() for key, one in deferred.items()} == {
+                key: one.numpy().tobytes() for key, one in at_once.items()
+            }
+    for rank in ranks:
+        unsynchronised, sharded = rank["refused"]
+        assert unsynchronised.startswith("deferred() under DistributedDataParallel needs no_sync()")
+        assert sharded.startswith("deferred() cannot be used with fully_shard")

@@ -6,6 +6,7 @@ Gradients by variant, after the second of two equal steps, and the feedback matr
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from optical_dfa import attach, feedback_of
+from optical_dfa import FeedbackError, attach, feedback_of
 
 DDP_VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -29,6 +30,8 @@ DDP_VARIANTS: dict[str, dict[str, Any]] = {
     "several_buckets": {"bucket_cap_mb": 1e-4},
     "gradient_as_bucket_view": {"gradient_as_bucket_view": True, "bucket_cap_mb": 1e-4},
 }
+DEFERRED_VARIANTS = ("default", "find_unused_parameters", "gradient_as_bucket_view")
+"""Without `static_graph`, which PyTorch does not take together with a `no_sync` at the start."""
 FSDP_VARIANTS: dict[str, tuple[bool, bool]] = {
     "attach_first": (True, True),
     "attach_first_keep_parameters": (True, False),
@@ -89,6 +92,44 @@ def served(rank: int) -> dict[str, Any]:
     return {"own": found(own), "served": found({"name": "remote", "address": address})}
 
 
+def deferred(rank: int) -> dict[str, Any]:
+    """Three micro-batches inside `no_sync`, the fourth outside: gradients of both ways, and what is refused."""
+
+    def run(options: dict[str, Any], is_deferred: bool) -> Any:
+        net = make_net()
+        feedback = attach(net, after=POINTS, device={"name": "emulator", "preset": "phase-stepping"})
+        wrapped = DistributedDataParallel(net, **options)
+        for _ in range(2):
+            net.zero_grad()
+            with wrapped.no_sync(), feedback.deferred() if is_deferred else nullcontext():
+                for seed in range(3):
+                    torch.autograd.backward(loss(wrapped, seed=10 * rank + seed))
+            torch.autograd.backward(loss(wrapped, seed=10 * rank + 3))
+        return net, gradients(net)
+
+    variants: dict[str, Callable[[], Any]] = {
+        f"{name}, {'deferred' if is_deferred else 'at once'}": partial(run, DDP_VARIANTS[name], is_deferred)
+        for name in DEFERRED_VARIANTS
+        for is_deferred in (False, True)
+    }
+    return {**collect(variants), "refused": refused()}
+
+
+def refused() -> list[str]:
+    """What a forward outside `no_sync`, and a sharded net, are told."""
+    messages = []
+    for wrap in (DistributedDataParallel, partial(fully_shard, mesh=init_device_mesh("cpu", (2,)))):
+        net = make_net()
+        with attach(net, after=POINTS, device="digital", ternarize=None) as feedback:
+            call: Any = wrap(net)
+            try:
+                with feedback.deferred():
+                    loss(call)
+            except FeedbackError as error:
+                messages.append(str(error))
+    return messages
+
+
 def two_steps(call: Callable[[Any], Any], net: nn.Module, rank: int) -> None:
     for _ in range(2):
         net.zero_grad()
@@ -110,5 +151,7 @@ if __name__ == "__main__":
     kind, rank, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     warnings.filterwarnings("ignore", message=".*returned a view tensor.*")  # of the Tap, which nobody edits in place
     dist.init_process_group("gloo", init_method=f"file://{folder}/{kind}", rank=rank, world_size=2)
-    torch.save({"ddp": ddp, "fsdp": fsdp, "served": served}[kind](rank), folder / f"{kind}-{rank}.pt")
+    torch.save(
+        {"ddp": ddp, "fsdp": fsdp, "served": served, "deferred": deferred}[kind](rank), folder / f"{kind}-{rank}.pt"
+    )
     dist.destroy_process_group()

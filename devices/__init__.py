@@ -53,6 +53,7 @@ from optical_dfa.devices.resilient import FaultEvent, OnFault, ResilientDevice
 from optical_dfa.devices.snr import measured_snr_db
 from optical_dfa.devices.sync import SyncedBench
 from optical_dfa.devices.tap import FrameTap
+from optical_dfa.devices.twin_bench import twin_bench
 from optical_dfa.devices.wrapped import WrappedDevice
 
 __all__ = [
@@ -123,4 +124,5 @@ __all__ = [
     "measured_snr_db",
     "open_device",
     "preset_names",
+    "twin_bench",
 ]

@@ -152,6 +152,9 @@ class ProjectionDevice(abc.ABC):
     gpu: int | None = None
     """Number of the CUDA device that it computes on; None for a device that takes no CuPy arrays."""
 
+    measured_fingerprint: str = ""
+    """Of the device that its matrix was measured on, for which it can stand in; empty: none, or unknown."""
+
     def __init__(self) -> None:
         self.settings = {}
         self.usage = Usage()

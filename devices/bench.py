@@ -17,12 +17,14 @@ from optical_dfa.devices.calibration import GAIN, Arrays, CalibrationFileError, 
 from optical_dfa.devices.emulated import CALIBRATION_STREAM, SATURATED_FRACTION
 from optical_dfa.devices.errors import DeviceFault, DeviceUnavailable, InvalidConfig, SaturationWarning
 from optical_dfa.devices.faults import Fault
+from optical_dfa.devices.presets import SUFFIXES
 from optical_dfa.devices.probes import lit_vectors
 from optical_dfa.devices.readouts.base import Bench, Reading
 from optical_dfa.devices.readouts.settings import AnchoredSettings, PhaseSteppingSettings, readout_settings
 from optical_dfa.devices.readouts.tracking import PhaseTracker, Track
 from optical_dfa.devices.stream import own_stream
 from optical_dfa.devices.sync import SyncedBench
+from optical_dfa.devices.twin_bench import twin_bench
 from optical_dfa.emulator import FrameStamp
 from optical_dfa.emulator.checks import require
 
@@ -53,7 +55,8 @@ class BenchDevice(ProjectionDevice):
         n_inputs: length of the vectors; elements of a frame behind them stay OFF.
         n_outputs: the first so many outputs of the readout.
         bench: a bench, which stays yours; or a function without arguments that makes one, as an object or as text,
-            `package.module:function`. `open` calls it; `close` calls `close` of what it made, if there is one.
+            `package.module:function`. `open` calls it; `close` calls `close` of what it made, if there is one. The
+            preset file of a digital twin (`.yaml`) is the twin's bench.
         readout: how images become outputs, for instance `{"steps": 3}` or `{"kind": "anchored"}`.
         medium: what the light passes, a serial number or a date of alignment: a run is not resumed on another.
         exposure_us, reference_e: what the bench is configured to: microseconds, and electrons of the reference arm per
@@ -363,10 +366,11 @@ def _frames_per_pattern(reads: Any) -> int:
 def _maker(source: BenchSource) -> Callable[[], Bench] | None:
     """What makes the bench at `open`; None if it is one."""
     if isinstance(source, str):
+        if source.endswith(SUFFIXES):
+            return lambda: twin_bench(source)
         module, colon, name = source.partition(":")
-        require(
-            bool(module and colon and name), "bench", source, "a bench, a function, or text package.module:function"
-        )
+        accepted = "a bench, a function, text package.module:function, or the preset file of a digital twin"
+        require(bool(module and colon and name), "bench", source, accepted)
         return lambda: _made(source, module, name)
     if callable(source) and not hasattr(source, "expose"):
         return source

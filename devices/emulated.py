@@ -61,7 +61,9 @@ class EmulatedDevice(ProjectionDevice):
         n_inputs: length of the vectors, at most the mirrors of the DMD.
         n_outputs: outputs; a speckle mode gives two, and a camera pixel is one unless the grain is larger.
         seed: seed of matrix and noise, 0 … 2^64-1.
-        preset: name of a bench preset, or a `Preset`.
+        preset: name of a bench preset, path of a file of one's own (`.yaml`), or a `Preset`. With one that names
+            measured light, a digital twin, the seed is that of the noise alone, and the first inputs and outputs of
+            what was measured are used; its files are read at once.
         stream: which sequence of noise; None: the rank of this process (environment variable RANK), else 0.
         memory_budget_bytes: T is stored (int8) if it fits and storing helps, otherwise made anew for each call. None:
             1 GiB of main memory, or half of the free memory of a GPU.
@@ -114,11 +116,17 @@ class EmulatedDevice(ProjectionDevice):
         self.preset = load_preset(preset, overrides)
         _check_fidelity(fidelity, backend, self.preset)
         reads, light = self.preset.readout, self.preset.bench.photometry
+        measured, identity = None, emulated_matrix_identity(seed)
+        if self.preset.measured is not None:
+            stepped = "phase_stepping for a digital twin, whose light was measured by it"
+            require(isinstance(reads, PhaseSteppingSettings), "readout.kind", reads.kind, stepped)
+            measured, self.measured_fingerprint, digest = self.preset.measured.load()
+            identity = {"kind": "twin", "sha256": digest}
         n_frame_inputs, n_modes, as_read = reads.fit(self.preset.bench, n_inputs, n_outputs)
-        bench = EmulatedBench(n_frame_inputs, n_modes, seed, as_read, memory_budget_bytes, backend)
+        bench = EmulatedBench(n_frame_inputs, n_modes, seed, as_read, memory_budget_bytes, backend, measured)
         self._bench = bench
         self._seen: Bench = bench
-        self._weighting = Weighting(self.preset, bench.info.image_shape)
+        self._weighting = Weighting(self.preset, bench.info.image_shape, measured)
         self._synced, self._readout, self._tracker = _reader(self.preset, bench, n_inputs, n_outputs, backend)
         self._first_track: Track | None = None  # None before calibration, or without a tracker
         self._track: Track | None = None
@@ -132,7 +140,7 @@ class EmulatedDevice(ProjectionDevice):
         self._stream = own_stream(stream)
         self._next_frame = 0
         self._warned = False
-        self.matrix_identity = emulated_matrix_identity(seed) | self._weighting.identity
+        self.matrix_identity = identity | self._weighting.identity
         self.settings = {
             "seed": seed,
             "preset": self.preset.name,
@@ -369,6 +377,8 @@ def _check_fidelity(fidelity: str, backend: str, preset: Preset) -> None:
     covered = fidelity == "frames" or backend != "cupy"
     require(covered, "backend", backend, "auto, numpy or numba with fidelity 'statistical', which runs on the CPU")
     plain = PhaseSteppingSettings(probe_every=preset.readout.probe_every)
+    procedural = fidelity == "frames" or preset.measured is None
+    require(procedural, "fidelity", fidelity, "frames for a digital twin, whose matrix was measured")
     four_steps = fidelity == "frames" or preset.readout == plain
     accepted = "phase_stepping in 4 steps without calibration or marks for fidelity 'statistical', or fidelity 'frames'"
     require(four_steps, "readout", preset.readout, accepted)
@@ -380,7 +390,7 @@ def _is_exact(preset: Preset, n_inputs: int) -> bool:
     It does if nothing is noisy, every factor is a power of two, and the largest intensity, in units of the smallest
     field squared, is an integer that float64 holds.
     """
-    if preset.readout != PhaseSteppingSettings():
+    if preset.readout != PhaseSteppingSettings() or preset.measured is not None:
         return False
     photometry, camera = preset.bench.photometry, preset.bench.camera
     plain = BenchParameters(photometry, camera, preset.bench.apparatus)

@@ -10,9 +10,7 @@ from optical_dfa.devices.errors import DeviceUnavailable, InvalidConfig
 from optical_dfa.devices.faults import Fault, listed
 from optical_dfa.devices.matrix_file import MatrixFile, MatrixFileError
 from optical_dfa.emulator import MatrixPlan
-
-SLAB_ENTRIES = 1 << 20
-"""Entries of the matrix that are converted to float64 at once, 8 MB."""
+from optical_dfa.emulator.measured import exact_products, on_exact_grid
 
 
 class MeasuredDevice(ProjectionDevice):
@@ -49,7 +47,6 @@ class MeasuredDevice(ProjectionDevice):
             raise _refused(*faults)
         outputs = file.n_outputs if n_outputs is None else n_outputs
         self.measured_fingerprint = file.record.fingerprint
-        """Of the device that the matrix was measured on; empty: unknown."""
         self._rows: Fields | None = None
         self.matrix_identity = {"kind": "measured", "sha256": file.sha256}
         self.settings = {"path": str(path), "measured_on": file.record.device}
@@ -77,7 +74,7 @@ class MeasuredDevice(ProjectionDevice):
         if not chosen:
             return np.empty((0, self.info.n_inputs), np.float32)
         low, high = sorted((chosen[0], chosen[-1]))
-        return _on_grid(self._file.rows(low, high + 1))[:: abs(chosen.step)][:: 1 if chosen.step > 0 else -1]
+        return on_exact_grid(self._file.rows(low, high + 1))[:: abs(chosen.step)][:: 1 if chosen.step > 0 else -1]
 
     def spec(self) -> dict[str, Any]:
         """As of any device; what the file says of itself is no option."""
@@ -86,7 +83,7 @@ class MeasuredDevice(ProjectionDevice):
     def _open(self) -> None:
         try:
             self._file.verify()
-            self._rows = _on_grid(self._file.rows(0, self.info.n_outputs))
+            self._rows = on_exact_grid(self._file.rows(0, self.info.n_outputs))
         except MatrixFileError as error:
             raise DeviceUnavailable(str(error)) from None
 
@@ -95,24 +92,7 @@ class MeasuredDevice(ProjectionDevice):
 
     def _project(self, vectors: Vectors) -> tuple[Fields, Usage]:
         assert self._rows is not None  # it is open
-        outputs = np.empty((len(vectors), self.info.n_outputs), np.float32)
-        shown = vectors.astype(np.float64)
-        height = max(1, SLAB_ENTRIES // self.info.n_inputs)
-        for first in range(0, self.info.n_outputs, height):
-            slab = self._rows[first : first + height].astype(np.float64)
-            outputs[:, first : first + height] = shown @ slab.T  # exact sums, rounded here
-        return outputs, Usage()
-
-
-def _on_grid(rows: Fields) -> Fields:
-    """Entries rounded, row by row, to multiples of a power of two on which float64 adds them up without rounding.
-
-    A row of n entries below 2^e, in multiples of 2^(e + ⌈log₂ n⌉ - 52), adds up to less than 2^53 of them.
-    """
-    _, exponent = np.frexp(np.abs(rows).max(axis=1, keepdims=True).astype(np.float64))
-    step = np.ldexp(1.0, exponent + (rows.shape[1] - 1).bit_length() - 52)
-    on_grid: Fields = (np.rint(rows / step) * step).astype(np.float32)
-    return on_grid
+        return exact_products(self._rows, vectors), Usage()
 
 
 def _refused(*faults: Fault) -> InvalidConfig:

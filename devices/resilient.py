@@ -21,7 +21,6 @@ from optical_dfa.devices.errors import (
     InvalidConfig,
 )
 from optical_dfa.devices.faults import Fault, listed, validation_faults
-from optical_dfa.devices.measured import MeasuredDevice
 from optical_dfa.devices.wrapped import Spec, WrappedDevice, inner_device, split_spec
 from optical_dfa.emulator.checks import require
 
@@ -54,7 +53,8 @@ class OnFault:
     checkpoint first."""
     twin: str | dict[str, Any] | None = None
     """Then: go on with this device, of the same matrix: `digital` for the emulator, `{name: measured, path: …}` for a
-    bench whose matrix was measured. null: give up; a training run stops, with a checkpoint."""
+    bench whose matrix was measured, `{name: emulator, preset: …}` with the file of its digital twin. null: give up; a
+    training run stops, with a checkpoint."""
     recheck_s: float = 60.0
     """How often the device is tried again while its twin stands in, seconds."""
 
@@ -244,11 +244,10 @@ def _twin_of(device: ProjectionDevice, spec: Spec) -> ProjectionDevice:
         FingerprintMismatch: it multiplies by another matrix.
     """
     twin = inner_device(spec, device.info.n_inputs, device.info.n_outputs)
-    stands_for = {twin.fingerprint, *([twin.measured_fingerprint] if isinstance(twin, MeasuredDevice) else [])}
-    if device.fingerprint not in stands_for:
+    if device.fingerprint not in (twin.fingerprint, twin.measured_fingerprint):
         raise FingerprintMismatch(
             f"on_fault.twin {twin.info.name!r} multiplies by another matrix ({twin.fingerprint!r}) than device "
             f"{device.info.name!r} ({device.fingerprint!r}): give the seed of the device, or the matrix that was "
-            "measured on it (optical-dfa measure-matrix)"
+            "measured on it (optical-dfa measure-matrix, optical-dfa twin)"
         )
     return twin

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from optical_dfa.devices.presets import Preset
 from optical_dfa.devices.readouts.settings import AnchoredSettings, OffAxisSettings
-from optical_dfa.emulator import Dmd
+from optical_dfa.emulator import Dmd, MeasuredLight
 from optical_dfa.emulator.checks import require
 
 
@@ -18,12 +18,13 @@ class Weighting:
     Args:
         preset: bench and readout.
         image_shape: rows and columns of the image.
+        measured: light that was measured, of a digital twin.
 
     Raises:
         ValueError: a bench that the readout cannot read.
     """
 
-    def __init__(self, preset: Preset, image_shape: tuple[int, int]) -> None:
+    def __init__(self, preset: Preset, image_shape: tuple[int, int], measured: MeasuredLight | None = None) -> None:
         _refuse_unreadable(preset)
         bench, maps = preset.bench, preset.readout.calibration
         # what a map was taken of, the readout divides by; otherwise it knows the mean level alone
@@ -47,6 +48,17 @@ class Weighting:
         a pixel of several modes sees their mean, and two beams brighter in the middle meet there."""
         self.always_lit = bool(bench.dmd.leak or bench.dmd.padding)
         """A pattern without an ON feature is not dark."""
+        if measured is not None:
+            self._of_measured(measured, preset)
+
+    def _of_measured(self, measured: MeasuredLight, preset: Preset) -> None:
+        """Unit gain on average over the outputs; the reference arm weights rows where no map was taken of it."""
+        self.identity["output"] = "twin"
+        pixels = measured.reference.astype(np.float64)
+        self._pixels = np.ones_like(pixels) if preset.readout.calibration.reference_frames else pixels
+        power = np.square(measured.matrix.astype(np.float64)).mean(axis=1).reshape(-1, 2).mean(axis=1)
+        self.gain = math.sqrt(np.mean(power * np.square(self._pixels)))
+        self.always_lit = bool(measured.background.any())
 
     def of_rows(self, rows: slice) -> npt.NDArray[np.float64] | float:
         """Weights of outputs, (outputs, 1)."""

@@ -9,6 +9,7 @@ from optical_dfa.emulator.camera import Camera, PixelMaps
 from optical_dfa.emulator.cupy_product import CupyProduct
 from optical_dfa.emulator.dmd import Dmd
 from optical_dfa.emulator.laser import Laser
+from optical_dfa.emulator.measured import MeasuredLight
 from optical_dfa.emulator.medium import Medium, field_correlation
 from optical_dfa.emulator.numba_product import NumbaProduct
 from optical_dfa.emulator.numpy_product import MatrixPlan, NumpyProduct
@@ -28,6 +29,7 @@ __all__ = [
     "Grain",
     "Laser",
     "MatrixPlan",
+    "MeasuredLight",
     "Medium",
     "NumbaProduct",
     "NumpyProduct",

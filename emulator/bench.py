@@ -15,9 +15,12 @@ import numpy.typing as npt
 from optical_dfa.emulator.arrays import is_cupy, on_host
 from optical_dfa.emulator.camera import Image
 from optical_dfa.emulator.checks import require
+from optical_dfa.emulator.dmd import Dmd
 from optical_dfa.emulator.exposure import Frames, Light, Pixels, make_exposure
 from optical_dfa.emulator.hashing import derive_key
-from optical_dfa.emulator.parameters import ROI_COLUMNS, BenchParameters
+from optical_dfa.emulator.laser import Laser
+from optical_dfa.emulator.measured import MeasuredLight, MeasuredProduct
+from optical_dfa.emulator.parameters import ROI_COLUMNS, BenchParameters, Grain
 from optical_dfa.emulator.product import Backend, Product
 from optical_dfa.emulator.propagation import Propagation
 from optical_dfa.emulator.pupil import smallest_shape
@@ -78,9 +81,12 @@ class EmulatedBench:
         backend: of the product; the camera too runs on Numba, where that can run, unless it is `numpy`. With `cupy`
             both are on the GPU; a camera without a converter, and one behind more than the medium's matrix, are on the
             CPU.
+        measured: light that was measured on another bench, in place of the matrix of the seed: a digital twin. What it
+            holds already, DMD, beams and grain, is off in the parameters.
 
     Raises:
-        ValueError: for sizes that the DMD or the camera cannot hold, or a backend that cannot run here.
+        ValueError: for sizes that the DMD, the camera or the measured light cannot hold, or a backend that cannot run
+            here.
     """
 
     def __init__(
@@ -91,6 +97,7 @@ class EmulatedBench:
         parameters: BenchParameters,
         memory_budget_bytes: int | None = None,
         backend: Backend = "auto",
+        measured: MeasuredLight | None = None,
     ) -> None:
         apparatus, camera, grain, laser = parameters.apparatus, parameters.camera, parameters.grain, parameters.laser
         mirrors, pixels = apparatus.dmd_mirrors, apparatus.camera_pixels
@@ -98,7 +105,10 @@ class EmulatedBench:
             1 <= n_frame_inputs <= mirrors, "inputs", n_frame_inputs, f"1 … {mirrors:,}, one DMD mirror or more each"
         )
         require(1 <= n_modes <= pixels, "pixels", n_modes, f"1 … {pixels:,}, the size of the camera")
-        if grain.size_px > 1:
+        if measured is not None:
+            _check_measured(measured, n_modes, parameters, backend)
+            shape = measured.image_shape
+        elif grain.size_px > 1:
             shape = smallest_shape(n_modes, grain.size_px, grain.pupil)
             require(
                 math.prod(shape) <= pixels,
@@ -113,7 +123,8 @@ class EmulatedBench:
         self._laser = replace(laser, tilt_x=fringes[0], tilt_y=fringes[1])
         self.parameters = parameters
         self.seed = seed
-        self.propagation = Propagation(n_frame_inputs, shape, seed, parameters, memory_budget_bytes, backend)
+        self._measured = measured
+        self.propagation = Propagation(n_frame_inputs, shape, seed, parameters, memory_budget_bytes, backend, measured)
         self.info = BenchInfo(
             n_frame_inputs=n_frame_inputs,
             image_shape=shape,
@@ -138,7 +149,7 @@ class EmulatedBench:
         self.configure(exposure_us=parameters.photometry.exposure_us, reference_e=parameters.photometry.reference_e)
 
     @property
-    def product(self) -> Product:
+    def product(self) -> Product | MeasuredProduct:
         """The product with the medium's first matrix."""
         return self.propagation.product
 
@@ -158,7 +169,14 @@ class EmulatedBench:
         shape = self.info.image_shape
         camera = self.parameters.camera
         maps = camera.maps(self.seed, math.prod(shape), exposure_us)
-        self.pixels = Pixels(self._laser.reference_profile(shape, camera.real_type), maps)
+        wave = self._laser.reference_profile(shape, camera.real_type)
+        if self._measured is not None:
+            level = self._measured.reference
+            wave = np.stack([level, np.zeros_like(level)]).astype(camera.real_type)
+            dark_e = np.zeros((2, math.prod(shape)), np.float32) if maps.dark_e is None else maps.dark_e
+            dark_e[1] += self._measured.dark_dn / np.float32(camera.gain_dn_per_e)
+            maps = maps._replace(dark_e=dark_e)
+        self.pixels = Pixels(wave, maps)
 
     @property
     def frame_time_us(self) -> float:
@@ -307,6 +325,20 @@ class EmulatedBench:
                 f"a floating-point array of shape ({len(frames)},)",
             )
             require(bool(np.isfinite(phases).all()), "phases", "NaN or infinity", "finite, in radians")
+
+
+def _check_measured(measured: MeasuredLight, n_modes: int, parameters: BenchParameters, backend: Backend) -> None:
+    """Refuse parameters that say again what measured light says."""
+    pixels = math.prod(measured.image_shape)
+    require(n_modes <= pixels, "pixels", n_modes, f"at most {pixels:,}, those that were measured")
+    require(backend != "cupy", "backend", backend, "auto, numpy or numba for measured light, which is on the CPU")
+    held = "off: measured light holds it already"
+    require(parameters.dmd == Dmd(), "dmd", parameters.dmd, held)
+    require(parameters.grain == Grain(), "grain", parameters.grain, held)
+    off = Laser()
+    for name in ("tilt_x", "tilt_y", "signal_waist", "reference_waist"):
+        value = getattr(parameters.laser, name)
+        require(value == getattr(off, name), f"laser.{name}", value, held)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from optical_dfa.emulator.arrays import on_host
 from optical_dfa.emulator.exposure import Light
 from optical_dfa.emulator.hashing import derive_key
 from optical_dfa.emulator.matrix import VARIANCE
+from optical_dfa.emulator.measured import MeasuredLight, MeasuredProduct
 from optical_dfa.emulator.parameters import BenchParameters
 from optical_dfa.emulator.product import Backend, Product, make_product
 from optical_dfa.emulator.pupil import Pupil
@@ -39,6 +40,8 @@ class Propagation:
         seed: of the transmission matrix.
         parameters: of the bench.
         memory_budget_bytes, backend: of the products, see `make_product`.
+        measured: light to use in place of the medium's first matrix; later ones, of a medium that drifts, are
+            procedural.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Propagation:
         parameters: BenchParameters,
         memory_budget_bytes: int | None,
         backend: Backend,
+        measured: MeasuredLight | None = None,
     ) -> None:
         dmd, self._grain = parameters.dmd, parameters.grain
         self._n_features, self._shape, self._seed = n_features, image_shape, seed
@@ -60,7 +64,10 @@ class Propagation:
         self._profile = parameters.laser.signal_profile(image_shape)
         self._pupil = Pupil(image_shape, self._grain.size_px, self._grain.pupil) if self._grain.size_px > 1 else None
         self.n_modes = self._pupil.n_modes if self._pupil else math.prod(image_shape) * self._grain.modes_per_pixel
-        self.product = self._make(n_features, 0)
+        self._measured = measured
+        self.product: Product | MeasuredProduct = (
+            self._make(n_features, 0) if measured is None else MeasuredProduct(measured, n_features)
+        )
         self._later: dict[int, Product] = {}
         self._backgrounds: dict[int, npt.NDArray[np.float32]] = {}
         self.keep_on_gpu = False
@@ -75,8 +82,14 @@ class Propagation:
         return not (self._in_float or self.whole)
 
     @property
+    def _always_lit(self) -> bool:
+        if self._measured is not None:
+            return bool(self._measured.background.any())
+        return bool(self._leak or self._padding)
+
+    @property
     def _in_float(self) -> bool:
-        return bool(self._leak or self._padding) or self._profile is not None
+        return self._always_lit or self._profile is not None or self._measured is not None
 
     @property
     def mixes(self) -> bool:
@@ -99,7 +112,7 @@ class Propagation:
             take: takes each block.
         """
         shown = patterns if self._levels is None else patterns * self._levels
-        if self._leak or self._padding:  # here, not in the threads of a product
+        if self._always_lit:  # here, not in the threads of a product
             for number in (medium,) if turn is None else (medium, medium + 1):
                 self._background(number)
         if self.whole:
@@ -221,7 +234,7 @@ class Propagation:
         rows = slice(first_row, first_row + fields.shape[1])
         light = fields.astype(np.float32)
         light *= np.float32(1 - self._leak)
-        if self._leak or self._padding:
+        if self._always_lit:
             light += self._background(medium)[rows]
         if self._profile is not None and not self.whole:
             light *= np.repeat(self._profile[rows.start // 2 : rows.stop // 2], 2)
@@ -229,6 +242,8 @@ class Propagation:
 
     def _background(self, medium: int) -> npt.NDArray[np.float32]:
         """Field of what is ON in every frame, (2 · modes,): the leak of all features, and the padding."""
+        if self._measured is not None:
+            return self._measured.background * np.float32(VARIANCE**0.5 if medium == 0 else 0.0)
         if medium not in self._backgrounds:
             lit = np.ones((1, self._n_features), np.uint8) if self._levels is None else self._levels[None, :]
             field = np.float32(self._leak) * self._fields(medium, lit)[0].astype(np.float32)
@@ -267,7 +282,7 @@ class Propagation:
         fields: npt.NDArray[np.int32] = on_host(self._product(medium)(shown))
         return fields
 
-    def _product(self, medium: int) -> Product:
+    def _product(self, medium: int) -> Product | MeasuredProduct:
         if medium == 0:
             return self.product
         if medium not in self._later:

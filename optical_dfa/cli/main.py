@@ -193,6 +193,35 @@ def measure_matrix(
 
 
 @app.command()
+def twin(
+    source: Annotated[
+        str, typer.Argument(metavar="DEVICE|RECORDING", help="Name of a device with a bench, or a file of `record`.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder of the twin.")],
+    inputs: Annotated[int | None, typer.Option("--inputs", metavar="N", help="Inputs of the device.")] = None,
+    outputs: Annotated[int | None, typer.Option("--outputs", metavar="M", help="Outputs of the device.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Option of the device, e.g. preset=lab-bench. Repeatable."),
+    ] = None,
+    repeats: Annotated[int, typer.Option("--repeats", metavar="K", help="Times each pattern is shown.")] = 8,
+    watch: Annotated[
+        float, typer.Option("--watch", metavar="SECONDS", help="Watch the medium change for so long afterwards.")
+    ] = 0.0,
+) -> None:
+    """Fit the emulator to the frames of a bench: a preset and a measured matrix that stand in for it."""
+    from rich.console import Console
+
+    from optical_dfa.cli.errors import clean_errors
+
+    with clean_errors():
+        from optical_dfa.cli.twin import Options, run_twin
+
+        options = Options(source, out, inputs, outputs, overrides or (), repeats, watch)
+        run_twin(options, Console(highlight=False))
+
+
+@app.command()
 def estimate(
     config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The net, its data and its device.")],
     overrides: Annotated[

@@ -166,7 +166,11 @@ def test_a_bench_without_phase_modulator_is_read_by_anchors() -> None:
         ("integrity", "hope", "integrity must be marks or counters or none; got 'hope'"),
         ("integrity", "counters", "bench must be a bench with a method frame_counters"),
         ("exposure_us", 0.0, "exposure_us must be a finite number > 0, microseconds; got 0.0"),
-        ("bench", "no_colon", "bench must be a bench, a function, or text package.module:function; got 'no_colon'"),
+        (
+            "bench",
+            "no_colon",
+            "bench must be a bench, a function, text package.module:function, or the preset file of a",
+        ),
         ("bench", 3, "bench must be an object with info, frame_time_us, configure, expose; it lacks"),
     ],
 )

@@ -1,6 +1,7 @@
 """The examples of the documentation run and print what their pages show; the reference lists all there is."""
 
 import dataclasses
+import json
 import re
 import shlex
 import sys
@@ -28,7 +29,14 @@ from optical_dfa import errors, run_errors
 from optical_dfa.cli import app
 from optical_dfa.config import AlignmentConfig, RunConfig, load_config
 from optical_dfa.data import load_task
-from optical_dfa.devices import DeviceInfo, ProjectionDevice, Usage, available_devices, preset_names
+from optical_dfa.devices import (
+    DeviceInfo,
+    ProjectionDevice,
+    Usage,
+    available_devices,
+    check_device_config,
+    preset_names,
+)
 from optical_dfa.devices import errors as device_errors
 from optical_dfa.study.file import load_study
 from optical_dfa.study.models import Factor, StudyConfig, TuneConfig
@@ -278,6 +286,20 @@ def test_look_at_a_bench(capsys: pytest.CaptureFixture[str]) -> None:
     assert_shown(page, shown)
     # noise of one backend differs from that of another by a digital number here and there
     assert numbers(shown) == pytest.approx(numbers(printed_blocks(page)), abs=0.11)
+
+
+def test_make_a_digital_twin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Numbers to 3 %, half an interval: noise of one backend differs from that of another by a digital number."""
+    page = HOW_TO / "make-a-digital-twin.md"
+    exec("\n".join(blocks(page, "python")), {})
+    printed, shown = capsys.readouterr().out, printed_blocks(page)
+    assert NUMBER.sub("#", printed) == NUMBER.sub("#", shown)
+    assert numbers(printed) == pytest.approx(numbers(shown), rel=0.03, abs=0.002)
+    for text in blocks(page, "yaml"):
+        section = yaml.safe_load(text)["device"]
+        path = str(Path("small-twin", "preset.yaml"))
+        options = json.loads(json.dumps(section).replace("twin/preset.yaml", path))
+        assert check_device_config(options.pop("name"), **options).name == "emulator"
 
 
 @pytest.mark.parametrize("name", ["use-your-own-bench", "check-a-device", "record-and-replay", "when-a-device-fails"])

@@ -29,10 +29,10 @@ def run_audit(config: RunConfig, out: Path | None, console: Console) -> None:
         require_matplotlib()
     from optical_dfa.data import load_task
     from optical_dfa.training.attach import attach_configured
-    from optical_dfa.training.models import build_mlp
+    from optical_dfa.training.models import build_net
 
     task = load_task(config.task.name, config.task.folder)
-    net = build_mlp(config.model, task.n_features, task.n_classes, config.training.seed)
+    net = build_net(config.model, task, config.training.seed)
     with attach_configured(net, config) as feedback:
         net(task.train_images[:2])
         audit = feedback.audit()

@@ -24,11 +24,12 @@ class _Section(BaseModel):
 class TaskConfig(_Section):
     """What is learnt."""
 
-    name: Literal["digits", "mnist", "fashion-mnist", "cifar10"] = "digits"
-    """`digits` comes with scikit-learn; the others are read from `folder`, or, but for `cifar10`, downloaded once."""
+    name: Literal["digits", "mnist", "fashion-mnist", "cifar10", "cora"] = "digits"
+    """`digits` comes with scikit-learn; the others are read from `folder`, or, but for `cifar10` and the citation graph
+    `cora`, downloaded once."""
     folder: str | None = None
-    """Folder with the IDX files, or with the binary version of `cifar10`, absolute or relative to the current
-    directory; null: download by scikit-learn."""
+    """Folder with the IDX files, the binary version of `cifar10`, or the files ind.cora.* of `cora`, absolute or
+    relative to the current directory; null: download by scikit-learn."""
 
     @model_validator(mode="after")
     def _folder_where_there_are_files(self) -> Self:
@@ -36,12 +37,16 @@ class TaskConfig(_Section):
             raise ValueError("task 'digits' comes with scikit-learn and takes no folder: remove it, or set name: mnist")
         if self.name == "cifar10" and self.folder is None:
             raise ValueError("task 'cifar10' is read from a folder with its binary version: set folder")
+        if self.name == "cora" and self.folder is None:
+            raise ValueError("task 'cora' is read from a folder with its eight files ind.cora.*: set folder")
         return self
 
 
 class ModelConfig(_Section):
     """The net: linear layers with an activation after each but the last."""
 
+    kind: Literal["mlp", "gcn"] = "mlp"
+    """`gcn`: each layer also averages over the neighbours in the graph of task `cora`: graph convolutions."""
     hidden: Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)] = (256, 256)
     """Widths of the hidden layers."""
     depth: PositiveInt | None = None
@@ -169,6 +174,13 @@ class RunConfig(_Section):
                 "remove the key, or use device 'digital'"
             )
             raise FaultsError([Fault(("feedback", "ternarize"), message)])
+        return self
+
+    @model_validator(mode="after")
+    def _graph_convolutions_have_a_graph(self) -> Self:
+        if self.model.kind == "gcn" and self.task.name != "cora":
+            message = f"task {self.task.name!r} has no graph: remove the key, or set task.name: cora"
+            raise FaultsError([Fault(("model", "kind"), message)])
         return self
 
     @model_validator(mode="after")

@@ -1,5 +1,5 @@
-"""Image-classification tasks: scikit-learn's digits, and MNIST-like sets in IDX files."""
+"""What is learnt: images of digits, MNIST-like sets and CIFAR-10, and the nodes of the citation graph Cora."""
 
-from optical_dfa.data.task import ImageTask, load_task
+from optical_dfa.data.task import ImageTask, NodeTask, load_task
 
-__all__ = ["ImageTask", "load_task"]
+__all__ = ["ImageTask", "NodeTask", "load_task"]

@@ -1,4 +1,4 @@
-"""Image-classification tasks: the digits that come with scikit-learn, MNIST-like sets, CIFAR-10."""
+"""Classification tasks: the digits that come with scikit-learn, MNIST-like sets, CIFAR-10, Cora."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,12 +12,16 @@ import torch
 from torch import Tensor
 
 from optical_dfa.data.cifar import read_cifar10
+from optical_dfa.data.cora import read_cora
 from optical_dfa.data.idx import Bytes, read_pair
 from optical_dfa.files import write_whole
 from optical_dfa.run_errors import DataError
 
 _OPENML = {"mnist": "mnist_784", "fashion-mnist": "Fashion-MNIST"}
 """Names of the sets at openml.org, both version 1; their first 60,000 rows are the published training images."""
+
+_FILES = {"cifar10": "its binary version", "cora": "its eight files ind.cora.*"}
+"""Sets that are not downloaded, and what their folder holds."""
 
 _N_TRAIN = 60_000
 
@@ -53,14 +57,31 @@ class ImageTask:
         return self.train_images.shape[1]
 
 
+@dataclass(frozen=True, eq=False)
+class NodeTask(ImageTask):
+    """Nodes of a graph to be classified. `train_images` and `test_images` are their numbers, int64 (nodes,)."""
+
+    features: Tensor
+    """float32 (nodes, features), of all nodes, rows that sum to 1; not standardised."""
+    edges: Tensor
+    """int64 (2, edges), each in both directions, once, none from a node to itself."""
+
+    @property
+    def n_features(self) -> int:
+        """Features of a node."""
+        return self.features.shape[1]
+
+
 def load_task(name: str, folder: str | Path | None = None) -> ImageTask:
     """A task by name.
 
     Args:
         name: `digits` (1,797 images of 8 x 8, four fifths for training, comes with scikit-learn), `mnist`,
-            `fashion-mnist` or `cifar10` (3,072 features: the red, the green and the blue pixels, row by row).
-        folder: folder with the four IDX files of `mnist`, `fashion-mnist` or any set of that form, or with the binary
-            version of `cifar10`; None: scikit-learn downloads the set once, but not `cifar10`.
+            `fashion-mnist`, `cifar10` (3,072 features: the red, the green and the blue pixels, row by row), or `cora`
+            (papers of a citation graph, 1,433 word counts each, 140 for training, 1,000 for test: a `NodeTask`).
+        folder: folder with the four IDX files of `mnist`, `fashion-mnist` or any set of that form, with the binary
+            version of `cifar10`, or with the eight files ind.cora.*; None: scikit-learn downloads the set once, but
+            neither `cifar10` nor `cora`.
 
     Raises:
         DataError: unknown name, file missing or damaged, no network, no scikit-learn; the message says what to do.
@@ -69,16 +90,18 @@ def load_task(name: str, folder: str | Path | None = None) -> ImageTask:
         if folder is not None:
             raise DataError(f"task 'digits' comes with scikit-learn and takes no folder; got {str(folder)!r}")
         return _digits()
-    if name not in (*_OPENML, "cifar10"):
-        raise DataError(f"unknown task {name!r}: known are digits, {', '.join(_OPENML)}, cifar10")
+    if name not in (*_OPENML, *_FILES):
+        raise DataError(f"unknown task {name!r}: known are digits, {', '.join((*_OPENML, *_FILES))}")
     if folder is None:
-        if name == "cifar10":
-            raise DataError("task 'cifar10' needs the folder of its binary version: --set task.folder=PATH")
+        if name in _FILES:
+            raise DataError(f"task {name!r} needs the folder of {_FILES[name]}: --set task.folder=PATH")
         images, labels = _downloaded(_OPENML[name])
         return _task(name, images[:_N_TRAIN], labels[:_N_TRAIN], images[_N_TRAIN:], labels[_N_TRAIN:], white=255)
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder (current directory: {Path.cwd()})")
+    if name == "cora":
+        return _cora(folder)
     if name == "cifar10":
         return _task(name, *read_cifar10(folder), white=255)
     return _task(name, *read_pair(folder, "train"), *read_pair(folder, "t10k"), white=255)
@@ -111,6 +134,28 @@ def _task(name: str, train_x: Bytes, train_y: Bytes, test_x: Bytes, test_y: Byte
         pixel_mean=mean,
         pixel_std=std,
         sha256=digest.hexdigest(),
+    )
+
+
+def _cora(folder: Path) -> NodeTask:
+    graph = read_cora(folder)
+    digest = hashlib.sha256()
+    for array in graph:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    labels = torch.from_numpy(graph.labels)
+    train, test = torch.from_numpy(graph.train), torch.from_numpy(graph.test)
+    return NodeTask(
+        name="cora",
+        train_images=train,
+        train_labels=labels[train],
+        test_images=test,
+        test_labels=labels[test],
+        n_classes=int(labels.max()) + 1,
+        pixel_mean=0.0,
+        pixel_std=1.0,
+        sha256=digest.hexdigest(),
+        features=torch.from_numpy(graph.features),
+        edges=torch.from_numpy(graph.edges),
     )
 
 

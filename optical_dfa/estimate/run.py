@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import optical_dfa
 from optical_dfa.bench import machine
 from optical_dfa.config import RunConfig
-from optical_dfa.data import ImageTask, load_task
+from optical_dfa.data import ImageTask, NodeTask, load_task
 from optical_dfa.devices import make_device
 from optical_dfa.estimate.analysis import Comparison, fit_laws
 from optical_dfa.estimate.breakeven import largest_accepted
@@ -78,6 +78,8 @@ def estimate(
         raise InputError(f"{threads} threads: must be from 1 to {here.cores}, the cores of this process")
     tell("reading the data")
     task = load_task(config.task.name, config.task.folder)
+    if isinstance(task, NodeTask):
+        raise InputError(f"task {task.name!r} is a graph, and fully connected nets are compared: take another task")
     n_batch = min(config.training.batch_size, len(task.train_images))
     size = Size(task.n_features, config.model.hidden, task.n_classes, n_batch, config.feedback.layout)
     encoder = encoder_from(config.feedback.ternarize)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from optical_dfa.devices import ProjectionDevice
 from optical_dfa.encode import Encoder
-from optical_dfa.training.models import encoder_from
+from optical_dfa.training.models import encoder_from, hidden_parameters
 from optical_dfa.training.run import Run
 
 N_IMAGES = 256
@@ -74,7 +74,7 @@ def _gradients(run: Run) -> list[Tensor]:
     run.net.zero_grad()
     images, labels = _batch(run)
     nn.functional.cross_entropy(run.net(images), labels).backward()  # type: ignore[no-untyped-call]
-    weights = [parameter.grad for parameter in run.net[:-1].parameters() if parameter.ndim == 2]
+    weights = [parameter.grad for parameter in hidden_parameters(run.net) if parameter.ndim == 2]
     return [grad.double().flatten() for grad in weights if grad is not None]
 
 

@@ -18,7 +18,7 @@ from optical_dfa.health import HealthSample, Monitor
 from optical_dfa.run_errors import CheckpointError, LossNotFinite
 from optical_dfa.training.attach import attach_configured
 from optical_dfa.training.log import EpochMetrics
-from optical_dfa.training.models import build_mlp
+from optical_dfa.training.models import build_net, hidden_parameters
 
 _OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 
@@ -54,9 +54,10 @@ class Run:
     def __init__(self, config: RunConfig, task: ImageTask) -> None:
         training = config.training
         self.config, self.task = config, task
-        self.net = build_mlp(config.model, task.n_features, task.n_classes, training.seed)
+        self.net = build_net(config.model, task, training.seed)
         if training.method == "shallow":
-            self.net[:-1].requires_grad_(False)
+            for parameter in hidden_parameters(self.net):
+                parameter.requires_grad_(False)
         learning = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
         self.optimizer = _OPTIMIZERS[training.optimizer](learning, lr=training.learning_rate)
         self.feedback = self._attach() if training.method == "dfa" else None

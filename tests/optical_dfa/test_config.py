@@ -111,7 +111,7 @@ device:
   name: emulater
 """
     assert faults(file, text) == [
-        "run.yaml:1: task.name: must be one of digits, mnist, fashion-mnist, cifar10; got 'minst'. Did you mean "
+        "run.yaml:1: task.name: must be one of digits, mnist, fashion-mnist, cifar10, cora; got 'minst'. Did you mean "
         "'mnist'?",
         "run.yaml:3: training.epoch: unknown key. Did you mean 'epochs'? Known here: method, epochs, batch_size, "
         "optimizer, learning_rate, seed, threads, checkpoint_every_steps, monitor_every_steps",

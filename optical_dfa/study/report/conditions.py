@@ -62,9 +62,19 @@ class Condition:
         return ", ".join([self.method, *(f"{factor} {text(value)}" for factor, value in self.levels.items())])
 
     @property
+    def is_dfa(self) -> bool:
+        """Whether it has feedback."""
+        return self.config.training.method == "dfa"
+
+    @property
     def has_optics(self) -> bool:
         """Whether its device is the emulated bench."""
-        return self.config.training.method == "dfa" and self.config.device["name"] == "emulator"
+        return self.is_dfa and self.config.device["name"] == "emulator"
+
+    @property
+    def is_dark(self) -> bool:
+        """Whether the device gave zeros alone, as of light below a step of the converter: no SNR says anything then."""
+        return self.has_optics and math.isnan(self.estimate("feedback_cosine").mean)
 
     def estimate(self, metric: str) -> Estimate:
         """Of a metric over the seeds."""
@@ -91,6 +101,19 @@ def conditions_of(cells: Sequence[Cell], results: Mapping[str, "FrozenTrial"]) -
         )
         for same in grouped.values()
     ]
+
+
+def references_of(conditions: Sequence[Condition]) -> list[Condition]:
+    """What optical feedback is held against: feedback without optics that no factor touches."""
+    return [c for c in conditions if c.is_dfa and not c.has_optics and not c.levels and c.results]
+
+
+def beside(condition: Condition, reference: Condition) -> Estimate:
+    """Difference of the test accuracies, paired by seed: equal seeds have equal weights, data order and matrix."""
+    seeds = sorted(condition.results.keys() & reference.results.keys())
+    return Estimate.of(
+        [condition.results[seed]["test_accuracy"] - reference.results[seed]["test_accuracy"] for seed in seeds]
+    )
 
 
 def varying(study: StudyConfig, conditions: Sequence[Condition], factor: str) -> list[Condition]:

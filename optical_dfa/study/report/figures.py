@@ -18,6 +18,7 @@ from optical_dfa.study.tables import text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 MARKERS = "osD^vP*X"
 
@@ -25,6 +26,12 @@ LOG_SPAN = 20
 """Positive numbers that span this factor go on a logarithmic axis."""
 
 MOST_CURVES = 8
+
+STRETCHED = 15
+"""Accuracies that span more points than this go on an axis that is stretched towards 100 %, else the good ones, which
+are what is compared, coincide."""
+
+ACCURACY_TICKS = (0, 50, 80, 90, 95, 98, 99, 100)
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,8 @@ def draw_all(study: StudyConfig, conditions: Sequence[Condition]) -> Iterator[Dr
     done = [condition for condition in conditions if condition.results]
     for number, factor in enumerate(study.factors, start=1):
         if any(factor in condition.levels for condition in done):
-            yield _factor(study, done, factor, number)
+            drawn = _factor if _numbers(_values(study, factor)) else _named
+            yield drawn(study, done, factor, number)
     if study.design == "grid":
         for one, other in itertools.combinations(study.factors, 2):
             having = [condition for condition in done if {one, other} <= condition.levels.keys()]
@@ -55,11 +63,38 @@ def draw_all(study: StudyConfig, conditions: Sequence[Condition]) -> Iterator[Dr
         yield _learning(study, done)
 
 
+def _named(study: StudyConfig, done: Sequence[Condition], factor: str, number: int) -> Drawn:
+    """A factor whose levels have names: one row each, in the order of the file, and no lines between them."""
+    chosen = varying(study, done, factor)
+    levels, by = _values(study, factor), _other(study, factor)
+    curves = _curves(study, chosen, by)
+    figure, axes = _one((8.2, 1.7 + 0.42 * len(levels)))
+    for index, (label, mine) in enumerate(curves):
+        at = {row: [c for c in mine if repr(c.levels[factor]) == repr(level)] for row, level in enumerate(levels)}
+        found = {row: _pooled(same) for row, same in at.items() if same}
+        shift = 0.5 * (index / max(1, len(curves) - 1) - 0.5) if len(curves) > 1 else 0.0
+        axes.errorbar(
+            [estimate.mean for estimate in found.values()],
+            [row + shift for row in found],
+            xerr=np.nan_to_num([estimate.ci for estimate in found.values()]),
+            fmt=MARKERS[index % len(MARKERS)],
+            markersize=6,
+            capsize=3,
+            color=COLOURS[index % len(COLOURS)],
+            label=label,
+        )
+    _references(axes, [condition for condition in done if factor not in condition.levels], across=False)
+    _accuracies(axes.xaxis, chosen)
+    axes.set_yticks(range(len(levels)), [text(level) for level in levels])
+    axes.set_ylim(len(levels) - 0.4, -0.6)
+    axes.grid(alpha=0.3)
+    return _finished(study, figure, axes, factor, number, by)
+
+
 def _factor(study: StudyConfig, done: Sequence[Condition], factor: str, number: int) -> Drawn:
     figure, axes = _one((7.6, 4.6))
     chosen = varying(study, done, factor)
-    others = [name for name in study.factors if name != factor] if study.design == "grid" else []
-    by = others[0] if len(others) == 1 else None
+    by = _other(study, factor)
     positions = _axis(axes, study, factor)
     curves = _curves(study, chosen, by)
     shades = _shades(len(curves)) if by and len(dict.fromkeys(c.method for c in chosen)) == 1 else COLOURS
@@ -70,8 +105,14 @@ def _factor(study: StudyConfig, done: Sequence[Condition], factor: str, number: 
             points[positions[repr(level)]] = _pooled(at)
         xs = sorted(points)
         _line(axes, xs, [points[x] for x in xs], shades[index % len(shades)], MARKERS[index % len(MARKERS)], label)
-    _references(axes, [condition for condition in done if factor not in condition.levels], len(curves))
-    axes.set_ylabel("test accuracy (%)")
+    _references(axes, [condition for condition in done if factor not in condition.levels])
+    _accuracies(axes.yaxis, chosen)
+    return _finished(study, figure, axes, factor, number, by)
+
+
+def _finished(study: StudyConfig, figure: Figure, axes: "Axes", factor: str, number: int, by: str | None) -> Drawn:
+    """Title, legend and caption of a figure of one factor."""
+    others = _others(study, factor)
     handles, labels = axes.get_legend_handles_labels()
     title = study.factors[by].label or by if by else None
     figure.legend(handles, labels, loc="outside right upper", fontsize=9, frameon=False, title=title, title_fontsize=9)
@@ -79,7 +120,7 @@ def _factor(study: StudyConfig, done: Sequence[Condition], factor: str, number: 
     averaged = f" Mean over {' and '.join(others)}." if len(others) > 1 else ""
     return Drawn(
         f"factor-{number}-{_slug(factor)}",
-        f"Test accuracy against {study.factors[factor].label or factor}: mean over seeds, band: 95 % interval."
+        f"Test accuracy against {study.factors[factor].label or factor}: mean over seeds, with its 95 % interval."
         f"{averaged} Dashed lines: methods that this factor does not touch.",
         figure,
     )
@@ -100,6 +141,21 @@ def _curves(study: StudyConfig, chosen: Sequence[Condition], by: str | None) -> 
     return curves
 
 
+def _values(study: StudyConfig, factor: str) -> list[Scalar]:
+    return [level.value for level in study.factors[factor].resolved()]
+
+
+def _others(study: StudyConfig, factor: str) -> list[str]:
+    """The factors that a figure of this one averages over or tells apart."""
+    return [name for name in study.factors if name != factor] if study.design == "grid" else []
+
+
+def _other(study: StudyConfig, factor: str) -> str | None:
+    """The factor whose levels are told apart: the only other one."""
+    others = _others(study, factor)
+    return others[0] if len(others) == 1 else None
+
+
 def _pooled(conditions: Sequence[Condition]) -> Estimate:
     """Accuracy, percent: of one condition, or the mean over several, seed by seed."""
     seeds = set.intersection(*(set(condition.results) for condition in conditions))
@@ -117,9 +173,7 @@ def _axis(axes: "Axes", study: StudyConfig, factor: str) -> dict[str, float]:
     axes.set_xlabel(settings.label or factor)
     axes.grid(alpha=0.3)
     numbers = _numbers(levels)
-    if numbers is None:
-        axes.set_xticks(range(len(levels)), [text(level) for level in levels])
-        return {repr(level): float(index) for index, level in enumerate(levels)}
+    assert numbers is not None
     scale = settings.scale or ("log" if min(numbers) > 0 and max(numbers) >= LOG_SPAN * min(numbers) else "linear")
     if scale == "log":
         axes.set_xscale("log")
@@ -145,18 +199,20 @@ def _line(
     axes.fill_between(xs, means - half, means + half, color=colour, alpha=0.18, linewidth=0)
 
 
-def _references(axes: "Axes", plain: Sequence[Condition], used: int) -> None:
+def _references(axes: "Axes", plain: Sequence[Condition], across: bool = True) -> None:
+    """Methods that a factor does not touch, as lines across, or upright where accuracy is the x axis."""
+    line, span = (axes.axhline, axes.axhspan) if across else (axes.axvline, axes.axvspan)
     greys = ("black", "0.35", "0.5", "0.62")
     dashes: tuple[tuple[int, ...], ...] = ((5, 2), (1, 1.5), (5, 2, 1, 2), (2, 2))  # type: ignore[assignment]
     for index, condition in enumerate(condition for condition in plain if not condition.levels):
         accuracy = condition.estimate("test_accuracy")
         colour = greys[index % len(greys)]
-        axes.axhline(
+        line(
             100 * accuracy.mean, color=colour, linewidth=1.3, dashes=dashes[index % len(dashes)], label=condition.method
         )
         if accuracy.n > 1:
             low, high = 100 * (accuracy.mean - accuracy.ci), 100 * (accuracy.mean + accuracy.ci)
-            axes.axhspan(low, high, color=colour, alpha=0.07, linewidth=0)
+            span(low, high, color=colour, alpha=0.07, linewidth=0)
 
 
 def _heat_map(study: StudyConfig, mine: Sequence[Condition], one: str, other: str, method: str) -> Drawn:
@@ -194,7 +250,7 @@ def _against_snr(done: Sequence[Condition]) -> Drawn:
     alignment, accuracy = ("alignment", "gradient alignment"), ("test_accuracy", "test accuracy (%)")
     panels = ((snr, field), (snr, alignment), (snr, accuracy), (field, accuracy))
     axes = figure.subplots(2, 2).flat
-    optical = [c for c in done if c.has_optics and math.isfinite(c.estimate("snr_db").mean)]
+    optical = [c for c in done if c.has_optics and not c.is_dark and math.isfinite(c.estimate("snr_db").mean)]
     methods = list(dict.fromkeys(condition.method for condition in optical))
     for panel, ((across, xlabel), (metric, ylabel)) in zip(axes, panels, strict=True):
         unit = 100 if metric == "test_accuracy" else 1
@@ -214,8 +270,11 @@ def _against_snr(done: Sequence[Condition]) -> Drawn:
             )
         panel.set(xlabel=xlabel, ylabel=ylabel)
         panel.grid(alpha=0.3)
+        panel.set_ylim(*np.clip(panel.get_ylim(), -1.05, 100.5 if unit == 100 else 1.05))
     if optical:
         _theory(axes[0], optical)
+        _accuracies(axes[2].yaxis, optical)
+        _accuracies(axes[3].yaxis, optical)
     plain = [c for c in done if not c.has_optics and not c.levels]
     for panel, metric, unit in (
         (axes[1], "alignment", 1),
@@ -242,7 +301,7 @@ def _against_snr(done: Sequence[Condition]) -> Drawn:
         "of gain counts as noise. Cosine of the field: between what the device gives and the exact projection of the "
         "unencoded error; the line is what encoding and noise leave of it, cos(encoding) / √(1 + 1/SNR). Points above "
         "it have a wrong gain, which an optimiser such as Adam hardly notices. Gradient alignment: cosine between the "
-        "gradient of the hidden weights and that of backpropagation.",
+        "gradient of the hidden weights and that of backpropagation. Benches that gave nothing but zeros are left out.",
         figure,
     )
 
@@ -316,12 +375,27 @@ def _learning(study: StudyConfig, done: Sequence[Condition]) -> Drawn:
     alignment.set(xlabel="epoch", ylabel="cosine with backpropagation's gradient", title="gradient alignment")
     for axes in (accuracy, alignment):
         axes.grid(alpha=0.3)
+        axes.set_ylim(*np.clip(axes.get_ylim(), *((0, 100.5) if axes is accuracy else (-1.05, 1.05))))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     handles, labels = accuracy.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9, frameon=False)
     figure.suptitle("Learning curves", fontsize=12)
     shown = "" if len(picked) == len(done) else f" {len(picked)} of {len(done)} conditions, from best to worst."
     return Drawn("learning", f"Mean over seeds, band: 95 % interval.{shown}", figure)
+
+
+def _accuracies(axis: "Axis", conditions: Sequence[Condition]) -> None:
+    """Label an axis of accuracies; limit it to what can be, and stretch it where they lie far apart."""
+    means = [100 * condition.estimate("test_accuracy").mean for condition in conditions]
+    axes, name = axis.axes, axis.axis_name  # type: ignore[attr-defined]
+    low, high = axis.get_view_interval()
+    low, high = max(low, min(means) - 10, 0.0), min(high, max(means) + 5, 100.0)
+    if max(means) - min(means) > STRETCHED:
+        stretch = (lambda percent: -np.log10(101 - np.clip(percent, 0, 100)), lambda at: 101 - 10.0**-at)
+        getattr(axes, f"set_{name}scale")("function", functions=stretch)
+        axis.set_ticks([tick for tick in ACCURACY_TICKS if low <= tick <= high])
+    getattr(axes, f"set_{name}lim")(low, high)
+    axis.set_label_text("test accuracy (%)")
 
 
 def _one(size: tuple[float, float]) -> tuple[Figure, "Axes"]:

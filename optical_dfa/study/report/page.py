@@ -10,7 +10,7 @@ from typing import Any
 from optical_dfa.config.yaml_marks import dump_yaml
 from optical_dfa.study.file import Study
 from optical_dfa.study.queue import Progress
-from optical_dfa.study.report.conditions import Condition, Estimate
+from optical_dfa.study.report.conditions import Condition, Estimate, beside, references_of
 from optical_dfa.study.report.html import Column, definitions, folded, table
 from optical_dfa.study.tables import Tables
 
@@ -103,13 +103,14 @@ def _figure(name: str, caption: str, svg: bytes) -> str:
 
 
 def _conditions(study: Study, conditions: Sequence[Condition]) -> str:
-    factors = list(study.config.factors)
+    factors, references = list(study.config.factors), references_of(conditions)
     columns = [
         Column("method", is_text=True),
         *_factor_columns(study, conditions),
         Column("runs"),
         Column("test accuracy, %", percent=True),
         Column("std, %", percent=True),
+        *(Column(f"beside {reference.method}, points", percent=True) for reference in references),
         Column("SNR, dB"),
         Column("cos encoding"),
         Column("cos field"),
@@ -118,9 +119,10 @@ def _conditions(study: Study, conditions: Sequence[Condition]) -> str:
         Column("saturated, %", percent=True),
         Column("frames"),
     ]
-    rows = [_condition_row(condition, factors) for condition in conditions]
+    rows = [_condition_row(condition, factors, references) for condition in conditions]
     note = (
-        "<p>Means over seeds, ± half of the 95 % interval; click a heading to sort. cos expected: cos encoding / "
+        "<p>Means over seeds, ± half of the 95 % interval; click a heading to sort. Differences are paired by "
+        "seed. cos expected: cos encoding / "
         "√(1 + 1/SNR), to be held against cos field, the measured cosine between the field and the exact projection of "
         "the unencoded error. SNR, cosines and alignment are those after the last epoch.</p>"
     )
@@ -136,7 +138,7 @@ def _factor_columns(study: Study, conditions: Sequence[Condition]) -> list[Colum
     return [Column(name, is_text=is_text(name)) for name in study.config.factors]
 
 
-def _condition_row(condition: Condition, factors: Sequence[str]) -> list[Any]:
+def _condition_row(condition: Condition, factors: Sequence[str], references: Sequence[Condition]) -> list[Any]:
     accuracy, snr = condition.estimate("test_accuracy"), condition.estimate("snr_db")
     encoding, frames = condition.estimate("encoding_cosine"), condition.estimate("frames")
     accuracies = [result["test_accuracy"] for result in condition.results.values()]
@@ -151,6 +153,7 @@ def _condition_row(condition: Condition, factors: Sequence[str]) -> list[Any]:
         (len(condition.results), f"{len(condition.results)} of {condition.n_cells}"),
         (mean, accuracy.percent().removesuffix(" %")),
         std,
+        *(_difference(condition, reference) for reference in references),
         (snr.mean, _with_interval(snr, 1)),
         (encoding.mean, _with_interval(encoding, 3)),
         (_of(condition, "feedback_cosine").mean, _with_interval(_of(condition, "feedback_cosine"), 3)),
@@ -159,6 +162,14 @@ def _condition_row(condition: Condition, factors: Sequence[str]) -> list[Any]:
         condition.estimate("saturated").mean,
         (frames.mean, f"{frames.mean:,.0f}" if frames.n else "–"),
     ]
+
+
+def _difference(condition: Condition, reference: Condition) -> Any:
+    difference = beside(condition, reference)
+    if condition is reference or math.isnan(difference.mean):
+        return None
+    interval = "" if math.isnan(difference.ci) else f" ± {100 * difference.ci:.2f}"
+    return difference.mean, f"{100 * difference.mean:+.2f}{interval}".replace("-", "\N{MINUS SIGN}")
 
 
 def _of(condition: Condition, metric: str) -> Estimate:

@@ -1,15 +1,16 @@
 """The summary of a study in words."""
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 
 from optical_dfa.study.models import StudyConfig
 from optical_dfa.study.queue import Progress
-from optical_dfa.study.report.conditions import Change, Condition, Estimate, changes
+from optical_dfa.study.report.conditions import Change, Condition, Estimate, beside, changes, references_of
 from optical_dfa.study.tables import text
 
 CLOSE = 0.01
-"""Accuracy that counts as the same in the sentence about SNR: a point."""
+"""A condition learns as well as another if the whole interval of the difference is within this accuracy: a point."""
 
 
 def summary(study: StudyConfig, conditions: Sequence[Condition], progress: Progress) -> list[str]:
@@ -89,30 +90,29 @@ def _mark(difference: Estimate) -> str:
 
 
 def _snr(conditions: Sequence[Condition]) -> Iterator[str]:
-    measured = [condition for condition in conditions if condition.has_optics and condition.results]
-    references = [
-        condition
-        for condition in conditions
-        if condition.config.training.method == "dfa" and not condition.levels and not condition.has_optics
-    ]
-    known = [(condition.estimate("snr_db").mean, condition) for condition in measured]
-    known = sorted(((snr, condition) for snr, condition in known if math.isfinite(snr)), key=lambda pair: -pair[0])
-    for reference in references:
-        accuracy = reference.estimate("test_accuracy").mean
-        if not known or math.isnan(accuracy):
+    known = [c for c in conditions if c.has_optics and not c.is_dark and math.isfinite(c.estimate("snr_db").mean)]
+    known = sorted(known, key=lambda condition: -condition.estimate("snr_db").mean)
+    for reference in references_of(conditions):
+        if not known or any(math.isnan(beside(condition, reference).ci) for condition in known):
             continue
-        near = []
-        for snr, condition in known:  # from the best SNR down, until one falls away
-            if condition.estimate("test_accuracy").mean < accuracy - CLOSE:
-                break
-            near.append(snr)
-        if near:
+        as_well = list(itertools.takewhile(lambda each: _is_close(beside(each, reference)), known))  # noqa: B023
+        at = "the 95 % interval of the difference, paired by seed, is within a point"
+        if as_well:
+            lowest = as_well[-1].estimate("snr_db").mean
             yield (
-                f"With a measured SNR of {near[-1]:.1f} dB or better, every condition is within a point of "
-                f"{reference.method} ({reference.estimate('test_accuracy').percent()})."
+                f"With a measured SNR of {lowest:.1f} dB or better, every condition learns as well as "
+                f"{reference.method}: {at}."
             )
         else:
-            yield f"Even at the best SNR, {known[0][0]:.1f} dB, accuracy is more than a point below {reference.method}."
+            snr_db, difference = known[0].estimate("snr_db").mean, _points(beside(known[0], reference))
+            yield (
+                f"At the best SNR, {snr_db:.1f} dB, it is {difference} points beside {reference.method}: not shown to "
+                f"learn as well, which is when {at}."
+            )
+
+
+def _is_close(difference: Estimate) -> bool:
+    return abs(difference.mean) + difference.ci <= CLOSE
 
 
 def _count(n: int, noun: str) -> str:

@@ -13,6 +13,7 @@ from optical_dfa.study.report.conditions import Condition, conditions_of
 from optical_dfa.study.report.figures import Drawn, draw_all
 from optical_dfa.study.report.page import page
 from optical_dfa.study.report.words import summary
+from optical_dfa.study.storage import sqlite_url
 from optical_dfa.study.tables import Tables, tables, write
 
 
@@ -42,7 +43,13 @@ def write_report(study: Study, queue: Queue, folder: Path, storage: str) -> Path
         progress,
         summary(study.config, conditions, progress),
         figures,
-        _provenance(study, found, conditions, [trial.user_attrs["timing"] for trial in results.values()], storage),
+        _provenance(
+            study,
+            found,
+            conditions,
+            [trial.user_attrs["timing"] for trial in results.values()],
+            "study.db beside this page" if storage == sqlite_url(folder) else storage,  # shows no path of this machine
+        ),
     )
     path = folder / "report.html"
     write_text_whole(path, text)

@@ -7,11 +7,20 @@ import re
 import statistics
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
+from matplotlib.lines import Line2D
 from studies import SMALL, queue_of, study_of, work_off
 
-from optical_dfa.study.report.conditions import Estimate, changes, conditions_of
+from optical_dfa.config import RunConfig
+from optical_dfa.study.models import Scalar, StudyConfig
+from optical_dfa.study.queue import Progress
+from optical_dfa.study.report.conditions import Condition, Estimate, beside, changes, conditions_of
+from optical_dfa.study.report.figures import draw_all
+from optical_dfa.study.report.words import summary
 from optical_dfa.study.report.write import write_report
 from optical_dfa.study.tables import half_interval, summarise
 
@@ -91,6 +100,89 @@ def test_changes_are_paired_by_seed(folder: Path) -> None:
         assert change.difference is not None
         assert change.difference.mean == pytest.approx(statistics.mean(pairs))
         assert change.difference.ci == pytest.approx(12.706 * statistics.stdev(pairs) / math.sqrt(2), rel=2e-4)
+
+
+NAMED = StudyConfig.model_validate(
+    {
+        "title": "Named levels",
+        "methods": {"optical DFA": {}, "exact DFA": {"device": "digital", "feedback.ternarize": None}},
+        "factors": {
+            "light": {
+                "levels": [
+                    {"value": name, "set": {"device.photometry.signal_e_per_feature": signal}}
+                    for name, signal in (("bright", 250.0), ("dim", 1.0), ("out", 0.1))
+                ]
+            }
+        },
+    }
+)
+
+
+def condition(
+    accuracies: tuple[float, ...], light: Scalar = None, snr_db: float = math.inf, cosine: float | None = 0.9
+) -> Condition:
+    """Of the emulator at that light; exact DFA without."""
+    exact = {"device": "digital", "feedback": {"ternarize": None}} if light is None else {}
+    results = {
+        seed: {"test_accuracy": accuracy, "snr_db": snr_db, "feedback_cosine": cosine, "encoding_cosine": 0.9,
+               "saturated": 0.0, "epochs": [{"test_accuracy": accuracy}]}
+        for seed, accuracy in enumerate(accuracies)
+    }  # fmt: skip
+    levels = {} if light is None else {"light": light}
+    method = "optical DFA" if levels else "exact DFA"
+    return Condition(method, levels, RunConfig.model_validate(exact), results, len(results))
+
+
+EXACT = condition((0.950, 0.960, 0.955))
+BRIGHT = condition((0.952, 0.961, 0.956), "bright", 28.0)
+DIM = condition((0.920, 0.935, 0.925), "dim", -9.0, 0.2)
+OUT = condition((0.830, 0.820, 0.810), "out", 0.0, None)  # nothing but zeros: 0 dB, all of it missing
+
+
+def test_as_well_means_that_the_whole_interval_is_within_a_point() -> None:
+    difference = beside(BRIGHT, EXACT)
+    assert difference.mean == pytest.approx((0.002 + 0.001 + 0.001) / 3)
+    assert difference.ci == pytest.approx(4.303 * statistics.stdev([0.002, 0.001, 0.001]) / math.sqrt(3), rel=2e-4)
+    words = summary(NAMED, [BRIGHT, DIM, OUT, EXACT], Progress(12, 12))[-1]
+    assert words.startswith("With a measured SNR of 28.0 dB or better, every condition learns as well as exact DFA")
+    # a mean that is closer than a point, and an interval that is not: 4.303 · 0.866 / √3 = 2.15 points
+    wide = condition((0.940, 0.965, 0.960), "bright", 28.0)
+    assert beside(wide, EXACT).mean == pytest.approx(0)
+    words = summary(NAMED, [wide, DIM, OUT, EXACT], Progress(12, 12))[-1]
+    assert words.startswith("At the best SNR, 28.0 dB, it is +0.0 ± 2.2 points beside exact DFA: not shown to learn")
+
+
+def first_points(axes: Axes) -> Line2D:
+    container = axes.containers[0]
+    assert isinstance(container, ErrorbarContainer)
+    assert container.lines[0] is not None
+    return container.lines[0]
+
+
+def test_named_levels_are_rows_without_lines() -> None:
+    drawn = {each.name: each.figure for each in draw_all(NAMED, [BRIGHT, DIM, OUT, EXACT])}
+    axes = drawn["factor-1-light"].axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["bright", "dim", "out"]
+    points = first_points(axes)
+    assert points.get_linestyle() == "None"
+    assert points.get_xdata() == pytest.approx([95.6333, 92.6667, 82.0], abs=1e-3)
+    # 13.6 points apart: linear, and no interval beyond what can be
+    assert (axes.get_xscale(), axes.get_xlim()[1] <= 100) == ("linear", True)
+    # a bench that gives nothing but zeros has no place on an axis of SNR
+    snr = first_points(drawn["against-snr"].axes[2]).get_xdata()
+    assert np.sort(np.asarray(snr)).tolist() == [-9.0, 28.0]
+
+
+def test_accuracies_far_apart_are_stretched() -> None:
+    low = condition((0.10, 0.11, 0.60), "out", -20.0)
+    drawn = {each.name: each.figure for each in draw_all(NAMED, [BRIGHT, DIM, low, EXACT])}
+    axes = drawn["factor-1-light"].axes[0]
+    assert axes.get_xscale() == "function"
+    left, right = axes.get_xlim()
+    assert 0 <= left < 27
+    assert 96 < right <= 100
+    to = axes.transData.transform
+    assert to((95, 0))[0] - to((90, 0))[0] > to((50, 0))[0] - to((45, 0))[0]
 
 
 def test_the_page_is_whole_and_loads_nothing(folder: Path) -> None:

@@ -75,6 +75,8 @@ class OpuDevice(_Simulated):  # type: ignore[misc]  # no types
             self._preset.bench.camera.adc_bits,
             "8, as the OPU's",
         )
+        procedural = self._preset.measured is None
+        require(procedural, "preset", self._preset.name, "no digital twin: the OPU draws a matrix of its own")
         self._seed, self._next_frame = seed, 0
         self.active = False
         self.frametime_us, self.exposure_us = int(frametime_us), exposure_us

@@ -94,6 +94,10 @@ class Drift:
     phase_told: bool
     """Walk and vibration were told."""
 
+    def of_steps(self, phases: Floats) -> Floats:
+        """ψ that the error of the phase steps makes of nominal phases."""
+        return np.asarray(self.step.value * phases if self.step.seen else np.zeros(len(phases)))
+
     @property
     def follows_power(self) -> bool:
         """The power of the frames differs by more than it is measured to."""
@@ -202,8 +206,8 @@ def walk_and_vibration(time_s: Floats, phase: Floats, error: Floats) -> tuple[Fi
     typical = float(np.median(error))
     span = max(float(time_s[-1] - time_s[0]), 1e-9)
     scatter = max(float(np.std(np.diff(phase))), typical, 1e-9)
-    wide_w = np.concatenate([[0.0], np.geomspace(0.003 * typical / math.sqrt(span), 30 * scatter / math.sqrt(
-        float(np.median(gaps[1:]))), GRID)])  # fmt: skip
+    fastest = 30 * scatter / math.sqrt(max(float(np.median(gaps[1:])), 1e-9))
+    wide_w = np.concatenate([[0.0], np.geomspace(0.003 * typical / math.sqrt(span), fastest, GRID)])
     wide_v = np.concatenate([[0.0], np.geomspace(0.02 * typical, 5 * scatter, GRID)])
     table = _log_likelihood(gaps, phase, error, wide_w, wide_v)
     w, v = (int(i) for i in np.unravel_index(np.argmax(table), table.shape))
@@ -233,7 +237,7 @@ def power_noise(moments: Moments, freedom: float) -> Fitted:
     return Fitted(value, low, high)
 
 
-def decorrelation(seen: Observed, runs: Runs | None, light: Light, variance: Floats) -> Decorrelation | None:
+def decorrelation(seen: Observed, runs: Runs, light: Light, variance: Floats) -> Decorrelation:
     """How fast the medium becomes another, from the looks at the probe, by the law `field_correlation`.
 
     Correlations are of unit norm and free of the noise of the looks. Besides it the error has what the law leaves open:
@@ -245,8 +249,6 @@ def decorrelation(seen: Observed, runs: Runs | None, light: Light, variance: Flo
         light: of the pixels, at the time of the first looks.
         variance: (P,) of a reading of the probe.
     """
-    if runs is None:
-        return None
     alive = light.alive
     model = (2 * np.sqrt(light.reference) * light.amplitude(runs.pattern[None])[0])[alive]
     field = runs.field[:, alive]

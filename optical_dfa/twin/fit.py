@@ -10,7 +10,6 @@ from optical_dfa.twin.camera import Dark, PhotonTransfer, dark_reading, photon_t
 from optical_dfa.twin.drift import (
     Drift,
     Fitted,
-    Slope,
     decorrelation,
     phase_track,
     power_noise,
@@ -84,7 +83,7 @@ def fit(seen: Observed) -> Twin:
     light, moments, transfer, dark = _rounds(part, start, True, True)
     drift = _drift(part, light, moments)
     if not (drift.follows_power and drift.follows_phase):
-        phase = start.phase if drift.follows_phase else _stepped(part, drift.step)
+        phase = start.phase if drift.follows_phase else drift.of_steps(part.phases)
         start = replace(Moments.none(len(part)), phase=phase)
         light, moments, transfer, dark = _rounds(part, start, drift.follows_power, drift.follows_phase)
     whole = _all_pixels(steady, moments, light, transfer, dark)
@@ -151,10 +150,6 @@ def _drift(seen: Observed, light: Light, moments: Moments) -> Drift:
     error = moments.phase_error[own][order] / math.sqrt(freedom)
     walk, vibration = walk_and_vibration(seen.time_s[own][order], phase[own][order], error)
     return Drift(power, walk, vibration, step, None, True)
-
-
-def _stepped(seen: Observed, step: Slope) -> Floats:
-    return step.value * seen.phases if step.seen else np.zeros(len(seen))
 
 
 def _all_pixels(seen: Observed, moments: Moments, start: Light, transfer: PhotonTransfer, dark: Dark) -> Light:

@@ -51,7 +51,7 @@ def predict(twin: Twin, seen: Observed, *, follow: bool = False) -> Prediction:
     light, transfer = twin.light, twin.transfer
     images = seen.images.astype(np.float64)
     seen = replace(seen, images=images)
-    moments = replace(Moments.none(len(seen)), phase=_stepped(twin, seen))
+    moments = replace(Moments.none(len(seen)), phase=twin.drift.of_steps(seen.phases))
     if follow:
         for _ in range(FOLLOW):
             noise = transfer.of(readings(seen, light, moments) - light.dark)
@@ -91,8 +91,3 @@ def light_variance(twin: Twin, seen: Observed, moments: Moments) -> Floats:
     of_even = 1 / max(int(twin.seen.reference.sum()), 1)
     total: Floats = (of_steps + of_even)[:, None] * twin.variance
     return total
-
-
-def _stepped(twin: Twin, seen: Observed) -> Floats:
-    step = twin.drift.step
-    return np.asarray(step.value * seen.phases if step.seen else np.zeros(len(seen)))

@@ -39,6 +39,8 @@ class Options:
             optical_dfa.devices.InvalidConfig: unknown preset, or values that it does not take.
         """
         preset = load_preset(self.preset, self.overrides)
+        if preset.measured is not None:
+            raise InputError(f"{preset.name}: a digital twin; bench-view draws a matrix of its own: see twin.png")
         if preset.readout.kind not in _READ:
             raise InputError(f"readout.kind {preset.readout.kind}: bench-view looks at {' and '.join(_READ)}")
         for name, value, least in (("--inputs", self.n_inputs, 2), ("--outputs", self.n_outputs, LEAST_OUTPUTS)):

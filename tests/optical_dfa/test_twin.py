@@ -29,6 +29,7 @@ from optical_dfa.devices import (
 )
 from optical_dfa.devices.errors import DeviceFault
 from optical_dfa.devices.matrix_file import MatrixFile
+from optical_dfa.devices.opu_device import OpuDevice
 from optical_dfa.run_errors import InputError
 from optical_dfa.training import train
 from optical_dfa.twin import Observed, Plan, Twin, fit, predict, read_recording, save, show_plan
@@ -37,6 +38,7 @@ from optical_dfa.twin.gauge import Gauge
 from optical_dfa.twin.light import Moments, design
 from optical_dfa.twin.observed import Floats, observed
 from optical_dfa.twin.truth import known_values
+from optical_dfa.view import Options
 
 SIZES: dict[str, Any] = {"n_inputs": 10, "n_outputs": 512}
 DIM: dict[str, Any] = {"photometry": {"signal_e_per_feature": 100.0}}
@@ -384,6 +386,10 @@ def test_files_that_do_not_go_together_are_refused(folder: Path, tmp_path: Path)
     with pytest.raises(InvalidConfig, match="names no measured light"):
         twin_bench("phase-stepping")
     path = str(folder / "preset.yaml")
+    with pytest.raises(InputError, match="a digital twin; bench-view draws a matrix of its own"):
+        Options(path).check()
+    with pytest.raises(ValueError, match="preset must be no digital twin: the OPU draws a matrix of its own"):
+        OpuDevice(preset=path)
     for option, message in (
         ({"fidelity": "statistical"}, "fidelity must be frames for a digital twin"),
         ({"readout": {"kind": "anchored"}}, "readout.kind must be phase_stepping for a digital twin"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import shlex
 import sys
@@ -100,6 +101,24 @@ def test_tutorial(capsys: pytest.CaptureFixture[str]) -> None:
     assert dfa == pytest.approx(digital, abs=2)
     assert dfa == pytest.approx(little_noise, abs=2)
     assert much_noise < little_noise + 2
+
+
+def test_findings(capsys: pytest.CaptureFixture[str]) -> None:
+    page = ROOT / "docs" / "findings.md"
+    exec("\n".join(blocks(page, "python")), {})
+    printed = capsys.readouterr().out
+    assert printed == printed_blocks(page)
+    four_steps, anchored = (float(number) for number in re.findall(r"constant (\S+)", printed))
+    assert four_steps == 0
+
+    def cut(mean_e: float, noise_e: float = 13.0) -> float:
+        """What cutting off below zero adds to the mean of a normal reading."""
+        z = mean_e / noise_e
+        density, below = math.exp(-z * z / 2) / math.sqrt(2 * math.pi), math.erfc(z / math.sqrt(2)) / 2
+        return noise_e * density - mean_e * below
+
+    # a feature of 1 e-; the brighter of two anchors of 6 e- has 9 on average
+    assert anchored == pytest.approx((cut(10) - cut(1) - cut(9)) / (2 * math.sqrt(9)), abs=0.3)
 
 
 def test_see_who_learns_what(capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,8 +28,8 @@ LOG_SPAN = 20
 MOST_CURVES = 8
 
 STRETCHED = 15
-"""Accuracies that span more points than this go on an axis that is stretched towards 100 %, else the good ones, which
-are what is compared, coincide."""
+"""Accuracies that span more points than this, up to above 90 %, go on an axis that is stretched towards 100 %, else the
+good ones, which are what is compared, coincide."""
 
 ACCURACY_TICKS = (0, 50, 80, 90, 95, 98, 99, 100)
 
@@ -390,7 +390,7 @@ def _accuracies(axis: "Axis", conditions: Sequence[Condition]) -> None:
     axes, name = axis.axes, axis.axis_name  # type: ignore[attr-defined]
     low, high = axis.get_view_interval()
     low, high = max(low, min(means) - 10, 0.0), min(high, max(means) + 5, 100.0)
-    if max(means) - min(means) > STRETCHED:
+    if max(means) > 90 and max(means) - min(means) > STRETCHED:
         stretch = (lambda percent: -np.log10(101 - np.clip(percent, 0, 100)), lambda at: 101 - 10.0**-at)
         getattr(axes, f"set_{name}scale")("function", functions=stretch)
         axis.set_ticks([tick for tick in ACCURACY_TICKS if low <= tick <= high])

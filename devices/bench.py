@@ -344,7 +344,7 @@ class BenchDevice(ProjectionDevice):
                 f"{usage.saturated_pixels / usage.pixel_readings:.1%} of the pixel readings of the bench are "
                 "saturated: lower exposure_us or reference_e",
                 SaturationWarning,
-                stacklevel=4,
+                stacklevel=5,  # who called project
             )
 
     def _position(self) -> dict[str, Any]:

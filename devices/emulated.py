@@ -348,7 +348,7 @@ class EmulatedDevice(ProjectionDevice):
                 f"{usage.saturated_pixels / usage.pixel_readings:.1%} of the pixel readings are saturated "
                 f"(preset {self.preset.name!r}): lower photometry.signal_e_per_feature or photometry.reference_e",
                 SaturationWarning,
-                stacklevel=4,
+                stacklevel=5,  # who called project
             )
 
     def _position(self) -> dict[str, Any]:

@@ -411,7 +411,7 @@ def test_sigterm_answers_what_waits() -> None:
     """One request under way and one in the queue when the signal comes: both are answered, the third is put off."""
     server = Process("emulator", "--inputs=300", "--outputs=4000", port=free_port())
     server.start()
-    vectors = np.random.default_rng(0).integers(-1, 2, (400, 300), np.int8)
+    vectors = np.random.default_rng(0).integers(-1, 2, (2000, 300), np.int8)
     with raw(server.address) as client:
         info = client.info()
         for number in (1, 2):
@@ -424,5 +424,5 @@ def test_sigterm_answers_what_waits() -> None:
         answers = {answer[0]["number"]: answer for answer in (client.receive(60) for _ in range(3)) if answer}
         assert server.end(0) == 0
     assert answers[3][0]["kind"] == "busy"
-    assert [len(answers[number][1][0]) for number in (1, 2)] == [400, 400]
+    assert [len(answers[number][1][0]) for number in (1, 2)] == [2000, 2000]
     np.testing.assert_array_equal(answers[1][1][0], answers[2][1][0])  # the same stamp, the same noise

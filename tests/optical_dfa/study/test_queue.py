@@ -112,7 +112,7 @@ def test_a_dead_worker_of_this_host_is_replaced_at_once(
 def test_a_worker_of_another_host_is_replaced_when_its_heart_stops(
     tmp_path: Path, quick: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    queue = queue_of(study_of(tmp_path), tmp_path, heartbeat_s=1, grace_s=1)
+    queue = queue_of(study_of(tmp_path), tmp_path, heartbeat_s=1, grace_s=60)
     queue.fill()
     with monkeypatch.context() as patch:
         patch.setattr(Worker, "here", lambda: Worker("another host", 1, "1"))

@@ -30,7 +30,7 @@ DDP_VARIANTS: dict[str, dict[str, Any]] = {
     "several_buckets": {"bucket_cap_mb": 1e-4},
     "gradient_as_bucket_view": {"gradient_as_bucket_view": True, "bucket_cap_mb": 1e-4},
 }
-DEFERRED_VARIANTS = ("default", "find_unused_parameters", "gradient_as_bucket_view")
+DEFERRED_VARIANTS = ("default", "find_unused_parameters")
 """Without `static_graph`, which PyTorch does not take together with a `no_sync` at the start."""
 FSDP_VARIANTS: dict[str, tuple[bool, bool]] = {
     "attach_first": (True, True),

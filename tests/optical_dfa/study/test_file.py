@@ -168,7 +168,7 @@ RUNS = {
     "bits-photons": 3 * (3 * 5 + 4),
     "cifar10": 3 * (6 + 4),
     "cora": 3 * (6 + 4),
-    "depth-width": 3 * 3 * (4 + 1),
+    "depth-width": 3 * 3 * (4 + 4),
     "digits-200": 5 * (6 * 6 + 4),
     "drift": 3 * (9 + 1),
     "learning-rates": 3 * 4,

@@ -401,4 +401,6 @@ class ProjectionDevice(abc.ABC):
             return False
         if vectors.ndim != 2 or vectors.shape[1] != self.info.n_inputs:
             return False
-        return not vectors.size or bool(vectors.min() >= -1 and vectors.max() <= 1)
+        return not vectors.size or bool(
+            np.minimum.reduce(vectors, axis=None) >= -1 and np.maximum.reduce(vectors, axis=None) <= 1
+        )

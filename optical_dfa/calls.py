@@ -132,7 +132,7 @@ def recomputing() -> bool:
 def recompute(name: str, h: Tensor) -> Tensor:
     """What a recomputed point passes on: the recomputed graph must save what the first one saved.
 
-    There is no `Branch` here: it saves nothing, and the Tap holds the token of the first forward.
+    There is no token here: a token saves nothing, and the Tap holds that of the first forward.
 
     Raises:
         FeedbackError: under re-entrant checkpointing, whose graph is not the one that the Tap holds.

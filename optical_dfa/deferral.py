@@ -23,8 +23,9 @@ from optical_dfa.calls import no_open_calls
 from optical_dfa.errors import FeedbackError
 from optical_dfa.gradient_watch import GradientWatch
 from optical_dfa.projection import Projector, Shown
-from optical_dfa.tap import DeferredTap, Layout, apply, feature_dim, joined, outputs_needed, shares
-from optical_dfa.watch import watching
+from optical_dfa.shapes import feature_dim
+from optical_dfa.tap import DeferredTap, Layout, joined, outputs_needed, shares
+from optical_dfa.watch import Edits, apply, refuse_edits, watching
 from optical_dfa.wiring import is_sharded
 
 
@@ -34,7 +35,8 @@ class Cut(NamedTuple):
     outputs: Sequence[Tensor]
     tokens: Sequence[Tensor]
     scale: float
-    """What `common_scale` took off the tokens."""
+    """Of their gradients."""
+    edits: Sequence[Edits]
 
     @property
     def widths(self) -> list[int]:
@@ -56,8 +58,6 @@ class Errand(NamedTuple):
 
     def gradients(self, fields: Tensor, layout: Layout) -> list[tuple[Tensor, Tensor]]:
         """Tensors that a backward pass starts from, and their gradients."""
-        if self.cut.scale != 1:
-            fields = fields * self.cut.scale
         shapes = [token.shape for token in self.cut.tokens]
         feedback = shares(fields, self.positions, shapes, self.cut.widths, layout)
         pairs = zip((*self.cut.outputs, *self.cut.tokens), (*self.errors, *feedback), strict=True)
@@ -154,10 +154,10 @@ class Deferral:
         if not _in_backward():  # else checkpointing recomputes this forward
             self.settle(leave=self._depth - 1)
 
-    def tap(self, outputs: Sequence[Tensor], tokens: Sequence[Tensor], scale: float) -> tuple[Tensor, ...]:
-        """Outputs → outputs whose errors come here; `scale` is what `common_scale` took off the tokens."""
-        arrive = partial(self._arrive, Cut(outputs, tokens, scale))
-        cut = (output.detach().requires_grad_() for output in outputs)
+    def tap(self, below: Cut) -> tuple[Tensor, ...]:
+        """Outputs → outputs whose errors come here."""
+        arrive = partial(self._arrive, below)
+        cut = (output.detach().requires_grad_() for output in below.outputs)
         tapped: tuple[Tensor, ...] = apply(DeferredTap, arrive, *cut)
         return tapped
 
@@ -173,6 +173,7 @@ class Deferral:
             )
         if torch.is_grad_enabled():
             raise FeedbackError("deferred() gives no second derivatives: leave out create_graph=True, or deferred()")
+        refuse_edits(cut.edits)
         rows = joined(errors)
         shown = self._projector.encode(rows.reshape(-1, rows.shape[-1]), outputs_needed(cut.widths, self._layout))
         number = self._projector.calls
@@ -211,7 +212,7 @@ class Deferral:
         pairs = [
             pair
             for errand, answer in zip(batch.errands, answers, strict=True)
-            for pair in errand.gradients(self._projector.restore(errand.shown, answer), self._layout)
+            for pair in errand.gradients(self._projector.restore(errand.shown, answer, errand.cut.scale), self._layout)
         ]
         roots, gradients = zip(*pairs, strict=True)
         self._settling = True

@@ -2,11 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from functools import cache
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from optical_dfa.emulator.numba_support import why_unavailable
+from optical_dfa.watch import watching
 
 TernaryKind = Literal["relative", "absolute", "stochastic"]
 
@@ -87,6 +91,9 @@ class Ternarize:
             error: float32 (rows, features), finite.
             call: number of the call; with the seed, it fixes the draws of the stochastic kind.
         """
+        encoded = self.in_one_pass(error)
+        if encoded is not None:
+            return encoded
         if self.kind == "stochastic":
             scale = error.abs().amax(1, keepdim=True)
             # hashed, because the CPU generator looks at the low 32 bits of its seed alone
@@ -97,12 +104,37 @@ class Ternarize:
             return Encoded((shown * error.sign()).to(torch.int8), scale)
         assert self.threshold is not None  # filled in by __post_init__
         if self.kind == "relative":
-            limit: Tensor | float = self.threshold * error.abs().amax(1, keepdim=True)
+            limit: Tensor | float = error.abs().amax(1, keepdim=True).mul_(self.threshold)
         else:
             limit = self.threshold / max(len(error), 1)
         vectors = (error > limit).view(torch.int8) - (error < -limit).view(torch.int8)
         shown = vectors.abs().sum(1, keepdim=True, dtype=torch.int32)  # a fifth of the time of (!= 0).sum
         return Encoded(vectors, _restoring(error, shown.sqrt()))
+
+    def in_one_pass(self, error: Tensor) -> Encoded | None:
+        """The same, five times as fast for many features, and only if all is finite; None if it is not.
+
+        None also for the stochastic kind, on a GPU and without Numba.
+        """
+        if self.kind == "stochastic" or not (type(error) is Tensor and watching()) or why_unavailable(()) is not None:
+            return None
+        if error.device.type != "cpu" or error.dtype != torch.float32:
+            return None
+        assert self.threshold is not None  # filled in by __post_init__
+        relative = self.kind == "relative"
+        vectors, scale = np.empty(error.shape, np.int8), np.empty((len(error), 1), np.float32)
+        limit = self.threshold if relative else self.threshold / max(len(error), 1)
+        errors = error.detach() if error.requires_grad else error
+        if not _ternary()(errors.contiguous().numpy(), limit, relative, vectors, scale):
+            return None
+        return Encoded(torch.from_numpy(vectors), torch.from_numpy(scale))
+
+
+@cache
+def _ternary() -> Any:
+    from optical_dfa.emulator.numba_ternary import ternary  # imports Numba
+
+    return ternary
 
 
 MOST_BITS = 16

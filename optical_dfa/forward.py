@@ -9,12 +9,13 @@ from torch import Tensor
 
 from optical_dfa.audit_graph import Reached, read_above, read_below
 from optical_dfa.calls import Call
-from optical_dfa.deferral import Deferral
+from optical_dfa.deferral import Cut, Deferral
 from optical_dfa.errors import FeedbackError
-from optical_dfa.gradient_memory import reaches_a_leaf
+from optical_dfa.shapes import check_shapes, joined_shape
 from optical_dfa.structures import map_tensors
-from optical_dfa.tap import Branch, Layout, Tap, apply, check_shapes, common_scale, joined_shape
-from optical_dfa.watch import TapWatch, watch_edits, watching
+from optical_dfa.tap import Layout, Tap
+from optical_dfa.tokens import Token, scaled, token_of
+from optical_dfa.watch import TapWatch, apply, watching
 
 
 @dataclass
@@ -34,8 +35,8 @@ class TrainingCall(Call):
     """Gets the errors; None: they are projected at once."""
     on_end: Callable[["TrainingCall"], None] | None = None
     """Gets the call when the forward is over and nothing is wrong with it."""
-    tokens: list[tuple[str, Tensor]] = field(default_factory=list)
-    """Tokens that wait for the next Tap, with the names of their points."""
+    tokens: list[Token] = field(default_factory=list)
+    """Those that wait for the next Tap."""
     last: Tensor | None = None
     """What the last point passed on."""
     reached: Reached | None = None
@@ -51,11 +52,7 @@ class TrainingCall(Call):
             )
         self.last = h.detach()
         if self.feeds:
-            plain = watching()  # a net that is not compiled may hold blocks that are
-            copied = plain and reaches_a_leaf(h)
-            self.tokens.append((name, apply(Branch, h, self.scale, copied)))
-            if plain:
-                watch_edits(name, h, self.last)
+            self.tokens.append(token_of(name, h, self.last, self.scale))
         return self.last
 
     def join(self, outputs: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -63,31 +60,34 @@ class TrainingCall(Call):
         tokens, self.tokens = self.tokens, []
         if tokens and any(output is self.last for output in outputs):
             raise FeedbackError(
-                f"feedback point {tokens[-1][0]!r} gives the very output that carries the error, so no layer would get "
-                "its exact gradient: leave it out of after="
+                f"feedback point {tokens[-1].name!r} gives the very output that carries the error, so no layer would "
+                "get its exact gradient: leave it out of after="
             )
         error_shape = joined_shape([output.shape for output in outputs])
-        for name, token in tokens:
-            check_shapes(error_shape, token.shape, name)
-            if not token.requires_grad:
-                self._require_frozen(name)
-        if not any(token.requires_grad for _, token in tokens):  # all blocks are frozen: nothing to display
+        for token in tokens:
+            check_shapes(error_shape, token.tensor.shape, token.name)
+            if not token.tensor.requires_grad:
+                self._require_frozen(token.name)
+        if not any(token.tensor.requires_grad for token in tokens):  # all blocks are frozen: nothing to display
             return outputs
-        tapped = self._tapped(outputs, [token for _, token in tokens])
+        tapped = self._tapped(outputs, tokens)
         if self.watch is not None and watching():
             if self.reads_graph:
-                found = read_below(self.owner.net, outputs, tokens)
+                found = read_below(self.owner.net, outputs, ((token.name, token.tensor) for token in tokens))
                 self.reached = found if self.reached is None else self.reached.joined(found)
             for output in outputs:
                 self.watch.expect(output)
             self.watch.tap(tapped[0])
         return tapped
 
-    def _tapped(self, outputs: Sequence[Tensor], tokens: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        scale = common_scale(tokens)
+    def _tapped(self, outputs: Sequence[Tensor], tokens: Sequence[Token]) -> tuple[Tensor, ...]:
+        tensors, scale = scaled(tokens)
+        edits = tuple(token.edits for token in tokens if token.edits is not None)
         if self.deferral is not None:
-            return self.deferral.tap(outputs, tokens, scale)
-        tapped: tuple[Tensor, ...] = apply(Tap, self.handle, self.layout, scale, len(outputs), *outputs, *tokens)
+            return self.deferral.tap(Cut(outputs, tensors, scale, edits))
+        tapped: tuple[Tensor, ...] = apply(
+            Tap, self.handle, self.layout, scale, edits, len(outputs), *outputs, *tensors
+        )
         return tapped
 
     def _require_frozen(self, name: str) -> None:

@@ -10,7 +10,8 @@ from torch import Tensor
 from optical_dfa.calls import Call
 from optical_dfa.devices import DeviceInfo
 from optical_dfa.errors import FeedbackShapeError
-from optical_dfa.tap import Layout, check_shapes, feature_dim, joined_shape, outputs_needed
+from optical_dfa.shapes import check_shapes, feature_dim, joined_shape
+from optical_dfa.tap import Layout, outputs_needed
 
 
 @dataclass(frozen=True)

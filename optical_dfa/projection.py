@@ -20,8 +20,9 @@ from torch import Tensor
 from optical_dfa.cupy_bridge import project_on_gpu, stays_on_gpu
 from optical_dfa.device_source import DeviceSource
 from optical_dfa.devices import ProjectionDevice
-from optical_dfa.encode import Encoded, Encoder
+from optical_dfa.encode import Encoded, Encoder, Ternarize
 from optical_dfa.errors import NonFiniteError
+from optical_dfa.watch import watching
 
 NonFinite = Literal["raise", "nan"]
 
@@ -110,10 +111,10 @@ class Projector:
             return None
         return torch.cat([vectors.cpu() for vectors in self._recent])[-SAMPLE_VECTORS:].numpy()
 
-    def __call__(self, error: Tensor, n_outputs: int) -> Tensor:
-        """Project: error (rows, features) → float32 (rows, n_outputs) on the error's device."""
+    def __call__(self, error: Tensor, n_outputs: int, scale: float = 1.0) -> Tensor:
+        """Project: error (rows, features) → float32 (rows, n_outputs), times `scale`, on the error's device."""
         shown = self.encode(error, n_outputs)
-        fields = self.restore(shown, self._display(shown))
+        fields = self.restore(shown, self._display(shown), scale)
         self.calls += 1
         return fields
 
@@ -124,7 +125,13 @@ class Projector:
             NonFiniteError: they hold NaN or infinity.
         """
         device = self.source.require(error.shape[1], n_outputs)
-        error = error.detach().float()
+        # each of these costs something even where it has nothing to do
+        error = error.detach() if error.requires_grad else error
+        error = error if error.dtype == torch.float32 else error.float()
+        if isinstance(self.encoder, Ternarize):
+            encoded = self.encoder.in_one_pass(error)
+            if encoded is not None:
+                return Shown(device, n_outputs, error, None, *encoded)
         bad = None
         if not math.isfinite(float(error.sum())):  # one number; of finite errors it is so only if they overflow it
             bad = ~error.isfinite().all(1)
@@ -153,15 +160,21 @@ class Projector:
         self.calls += 1
         return answer
 
-    def restore(self, shown: Shown, fields: Any) -> Tensor:
-        """Tell the observers, and bring what the device gave for `shown` to the magnitude of the errors."""
+    def restore(self, shown: Shown, fields: Any, scale: float) -> Tensor:
+        """Tell the observers, and bring the device's answer to the magnitude of the errors, times `scale`."""
         if not isinstance(fields, Tensor):
-            fields = torch.from_numpy(fields).to(shown.error.device)
+            fields = torch.from_numpy(fields)
+            if shown.error.device.type != "cpu":
+                fields = fields.to(shown.error.device)
         self.keep(shown)
-        fields = fields[:, : shown.n_outputs]
+        if fields.shape[1] != shown.n_outputs:
+            fields = fields[:, : shown.n_outputs]
         for observer in tuple(self.observers.values()):
             observer(Projection(shown.error, shown.vectors, shown.scale, fields, shown.device))
-        restored = fields if shown.scale is None else Encoded(shown.vectors, shown.scale).combine(fields)
+        if shown.scale is not None:
+            restored = Encoded(shown.vectors, shown.scale * scale).combine(fields)
+        else:
+            restored = fields if scale == 1 else fields * scale
         return restored if shown.bad is None else restored.masked_fill(shown.bad[:, None], float("nan"))
 
     def _display(self, shown: Shown) -> Any:
@@ -175,7 +188,10 @@ class Projector:
         """Keep in mind what was displayed; the last vectors where they are, without a wait for a GPU."""
         if shown.bad is not None:
             self.nonfinite_rows += int(shown.bad.sum())
-        self._recent.append(shown.vectors.detach()[-SAMPLE_VECTORS:].clone())
+        vectors = shown.vectors
+        if shown.scale is None or len(vectors) > SAMPLE_VECTORS:  # the error itself may change, and much may be much
+            vectors = vectors[-SAMPLE_VECTORS:].clone()
+        self._recent.append(vectors)
         while sum(map(len, self._recent)) - len(self._recent[0]) >= SAMPLE_VECTORS:
             self._recent.popleft()
 
@@ -201,25 +217,30 @@ _handles = count()
 _projectors: weakref.WeakValueDictionary[int, Projector] = weakref.WeakValueDictionary()
 
 
-def _project(error: Tensor, handle: int, n: int) -> Tensor:
+def _project(error: Tensor, handle: int, n: int, scale: float) -> Tensor:
     projector = _projectors.get(handle)
     if projector is None:
         raise RuntimeError("the feedback of this net no longer exists: keep the object that attach returned")
-    return projector(error, n)
+    return projector(error, n, scale)
 
 
-def _project_shape(error: Tensor, handle: int, n: int) -> Tensor:
+def _project_shape(error: Tensor, handle: int, n: int, scale: float) -> Tensor:
     return error.new_empty((error.shape[0], n), dtype=torch.float32)
 
 
 _library = torch.library.Library("optical_dfa", "DEF")  # type: ignore[no-untyped-call]
-_library.define("project(Tensor error, int handle, int n) -> Tensor")  # type: ignore[no-untyped-call]
+_library.define("project(Tensor error, int handle, int n, float scale) -> Tensor")  # type: ignore[no-untyped-call]
 for _key in ("CPU", "CUDA"):
     _library.impl("project", _project, _key)  # type: ignore[no-untyped-call]
 torch.library.register_fake("optical_dfa::project", _project_shape, lib=_library)
 
 
-def project(error: Tensor, handle: int, n_outputs: int) -> Tensor:
-    """Call the operator `optical_dfa::project`: error (rows, features) → float32 (rows, n_outputs)."""
-    result: Tensor = torch.ops.optical_dfa.project(error, handle, n_outputs)
+def project(error: Tensor, handle: int, n_outputs: int, scale: float) -> Tensor:
+    """Call the operator `optical_dfa::project`: error (rows, features) → float32 (rows, n_outputs), times `scale`.
+
+    Where nothing looks at operators, what it does is called at once: the dispatcher is a quarter of a small projection.
+    """
+    if type(error) is Tensor and watching():
+        return _project(error, handle, n_outputs, scale)
+    result: Tensor = torch.ops.optical_dfa.project(error, handle, n_outputs, scale)
     return result

@@ -14,8 +14,8 @@ from optical_dfa.audit_graph import leaves, node_name
 from optical_dfa.calls import Call
 from optical_dfa.errors import AttachError, FeedbackError, FeedbackShapeError
 from optical_dfa.points import After, some
+from optical_dfa.shapes import check_shapes, feature_dim, joined_shape
 from optical_dfa.structures import Selector, map_tensors
-from optical_dfa.tap import check_shapes, feature_dim, joined_shape
 from optical_dfa.wiring import Wiring
 
 Severity = Literal["error", "warning", "note"]

@@ -1,6 +1,7 @@
 """The hooks of an attached net. They open and close calls, and hand them what points and outputs bring."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -194,7 +195,12 @@ def wirings_of(net: nn.Module) -> list[Wiring]:
 
 def is_sharded(module: nn.Module) -> bool:
     """Whether `fully_shard` was applied to the module."""
-    return any(kind.__name__ == "FSDPModule" for kind in type(module).__mro__)
+    return _is_sharded(type(module))  # type: ignore[arg-type]
+
+
+@lru_cache(512)
+def _is_sharded(kind: type) -> bool:
+    return any(base.__name__ == "FSDPModule" for base in kind.__mro__)
 
 
 def is_point(module: nn.Module) -> bool:

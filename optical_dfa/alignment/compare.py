@@ -20,7 +20,7 @@ from optical_dfa.alignment.formulas import (
 )
 from optical_dfa.alignment.report import PointAlignment, ProjectionAlignment
 from optical_dfa.projection import Projection
-from optical_dfa.tap import feature_dim, leading
+from optical_dfa.shapes import feature_dim, leading
 
 if TYPE_CHECKING:
     from optical_dfa.feedback import Feedback

@@ -88,9 +88,6 @@ class Edits(NamedTuple):
             node = node.next_functions[0][0]
         if node is None or not keeps_result(type(node)):  # type: ignore[arg-type]
             return None
-        if saves_elsewhere():  # then the graph does not hold the memory of h, and this must not
-            passed = passed.detach()
-            passed.data = h.new_empty(0)
         return cls(name, passed, passed._version)
 
 
@@ -113,8 +110,3 @@ def refuse_edits(points: Iterable[Edits]) -> None:
 def keeps_result(kind: type) -> bool:
     """Whether nodes of this type compute their derivative from their result, and keep it."""
     return hasattr(kind, "_saved_result")
-
-
-def saves_elsewhere() -> bool:
-    """Whether hooks decide where saved tensors are kept: checkpointing does not keep them."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None

@@ -1,6 +1,7 @@
 """Ternary encoders against their definitions, written as plain loops, and against closed forms."""
 
 import math
+from importlib.util import find_spec
 from statistics import NormalDist
 from typing import Any
 
@@ -52,6 +53,61 @@ def test_deterministic_kinds_are_their_definition(kind: Any, threshold: float) -
     np.testing.assert_allclose(encoded.scale.numpy(), scale, rtol=1e-6)
     assert vectors.any()
     assert (vectors == 0).any() == (threshold > 0)
+
+
+def by_torch(encode: Ternarize, error: Tensor, monkeypatch: pytest.MonkeyPatch) -> Encoded:
+    """What the encoder gives without Numba."""
+    with monkeypatch.context() as without:
+        without.setattr("optical_dfa.encode.why_unavailable", lambda _: "not here")
+        return encode(error)
+
+
+HARD = {
+    "lengths": errors(64, 13),
+    "many features": errors(3, 5001),
+    "one feature": errors(5, 1),
+    "no rows": torch.zeros(0, 8),
+    "zeros": torch.zeros(3, 8),
+    "signed zeros": torch.tensor([[0.0, -0.0, 1.0], [-0.0, -0.0, -0.0]]),
+    "at the limit": torch.tensor([[1.0, 0.5, -0.5, 0.50000006], [-4.0, 2.0, -2.0, -2.0000002]]),
+    "squares overflow": torch.tensor([[3e38, -3e38, 1e38], [1e-30, 2e-30, -2e-30]]),
+    "subnormal": torch.tensor([[1e-45, -1e-45, 0.0], [3e-39, 1e-39, -3e-39]]),
+    "one side": errors(16, 10).abs(),
+    "not contiguous": errors(10, 16).T,
+}
+
+
+@pytest.mark.skipif(find_spec("numba") is None, reason="one path only")
+@pytest.mark.parametrize("error", HARD.values(), ids=HARD)
+@pytest.mark.parametrize(
+    "encode",
+    [Ternarize(), Ternarize(0.0), Ternarize(0.9), Ternarize(0.3, "absolute"), Ternarize(0.0, "absolute")],
+    ids=str,
+)
+def test_one_pass_gives_the_vectors_of_torch(encode: Ternarize, error: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And its scale to the last bit but one: sums of squares, float64 in both, are added up in another order."""
+    found, expected = encode.in_one_pass(error), by_torch(encode, error, monkeypatch)
+    assert found is not None
+    assert torch.equal(found.vectors, expected.vectors)
+    assert found.vectors.dtype == torch.int8
+    assert found.scale.dtype == torch.float32
+    assert found.scale.shape == expected.scale.shape
+    torch.testing.assert_close(found.scale, expected.scale, rtol=1.2e-7, atol=0)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("place", [0, 9, 12])
+def test_one_pass_refuses_what_is_not_finite(bad: float, place: int) -> None:
+    error = errors(4, 13)
+    error[2, place] = bad
+    assert Ternarize().in_one_pass(error) is None
+
+
+def test_what_one_pass_is_not_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = errors(4, 13)
+    assert Ternarize(kind="stochastic").in_one_pass(error) is None
+    assert Ternarize().in_one_pass(error.double()) is None
+    torch.testing.assert_close(Ternarize()(error.requires_grad_()), by_torch(Ternarize(), error, monkeypatch))
 
 
 def test_default_thresholds() -> None:

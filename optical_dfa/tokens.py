@@ -8,7 +8,7 @@ from torch import Tensor
 
 from optical_dfa.gradient_memory import reaches_a_leaf
 from optical_dfa.shapes import feature_dim
-from optical_dfa.watch import Edits, apply, keeps_result, watching
+from optical_dfa.watch import Edits, apply, result_node, watching
 
 
 class Branch(torch.autograd.Function):
@@ -61,10 +61,12 @@ def token_of(name: str, h: Tensor, passed: Tensor, scale: float | None) -> Token
         scale = h.shape[feature_dim(h.shape)] ** -0.5
     if not watching():
         return Token(name, apply(Branch, h, scale, False), 1.0, None)
+    node = result_node(h)
     # with hooks for saved tensors, those of checkpointing too, the graph keeps what they make of h
-    kept = torch._C._autograd._top_saved_tensors_default_hooks(False) is None
-    edits = Edits.of(name, h, passed) if kept else None
-    if kept and h.grad_fn is not None and keeps_result(type(h.grad_fn)):
+    if node is None or torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
+        return Token(name, apply(Branch, h, 1.0, reaches_a_leaf(h)), scale, None)
+    edits = Edits(name, passed, passed._version)
+    if node is h.grad_fn:
         return Token(name, h, scale, edits)
     return Token(name, apply(Branch, h, 1.0, reaches_a_leaf(h)), scale, edits)
 

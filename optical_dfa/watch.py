@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -63,7 +63,10 @@ class TapWatch:
 
 
 class Edits(NamedTuple):
-    """Tells whether the output of a point was edited in place behind it, where its derivative is computed from it."""
+    """Tells whether the output of a point was edited in place behind it, where its derivative is computed from it.
+
+    Holds the memory of the output until the backward pass, as the graph does.
+    """
 
     name: str
     """Of the point."""
@@ -71,24 +74,6 @@ class Edits(NamedTuple):
     """What the next block gets: shares its version counter."""
     version: int
     """Of the output when it left the point."""
-
-    @classmethod
-    def of(cls, name: str, h: Tensor, passed: Tensor) -> Self | None:
-        """None where edits are harmless: neither what made h nor that of which h is a view computes from the result.
-
-        Holds the memory of h, as the graph does, until the backward pass.
-
-        Args:
-            name: of the point.
-            h: its output.
-            passed: what the next block gets, which shares its memory.
-        """
-        node: Any = h.grad_fn
-        while node is not None and h._is_view() and node_name(node) in VIEWS:
-            node = node.next_functions[0][0]
-        if node is None or not keeps_result(type(node)):  # type: ignore[arg-type]
-            return None
-        return cls(name, passed, passed._version)
 
 
 def refuse_edits(points: Iterable[Edits]) -> None:
@@ -106,7 +91,16 @@ def refuse_edits(points: Iterable[Edits]) -> None:
             )
 
 
+def result_node(h: Tensor) -> Any:
+    """The function that made h, or that of which h is a view, if its derivative is computed from h; else None."""
+    node: Any = h.grad_fn
+    if node is None or _keeps_result(type(node)):  # type: ignore[arg-type]
+        return node
+    while node is not None and h._is_view() and node_name(node) in VIEWS:
+        node = node.next_functions[0][0]
+    return node if node is not None and _keeps_result(type(node)) else None  # type: ignore[arg-type]
+
+
 @lru_cache(512)
-def keeps_result(kind: type) -> bool:
-    """Whether nodes of this type compute their derivative from their result, and keep it."""
+def _keeps_result(kind: type) -> bool:
     return hasattr(kind, "_saved_result")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.multiprocessing.reductions import StorageWeakRef  # type: ignore[attr-defined]
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.checkpoint import checkpoint
 
 from optical_dfa import attach, tokens
@@ -54,11 +54,11 @@ def test_both_give_the_same_bits(monkeypatch: pytest.MonkeyPatch, widths: tuple[
     found = []
     for kept in (True, False):
         if not kept:
-            monkeypatch.setattr(tokens, "keeps_result", lambda _: False)
+            monkeypatch.setattr(tokens, "result_node", lambda _: None)
         net = blocks(nn.Tanh(), widths)
         with attach(net, after=["0", "1"], device="digital", layout=layout):
             torch.manual_seed(1)
-            nn.functional.cross_entropy(net(torch.randn(32, 8)), torch.arange(32) % 5).backward()
+            torch.autograd.backward(nn.functional.cross_entropy(net(torch.randn(32, 8)), torch.arange(32) % 5))
         found.append([parameter.grad for parameter in net.parameters()])
     for one, other in zip(*found, strict=True):
         assert one is not None
@@ -69,7 +69,7 @@ def test_both_give_the_same_bits(monkeypatch: pytest.MonkeyPatch, widths: tuple[
 @pytest.mark.parametrize("view", [False, True])
 def test_nothing_is_held_behind_the_backward_pass(view: bool) -> None:
     """By a loss that is kept, for a log: the graph has let go of what it had saved, and so must the Tap."""
-    outputs: list[StorageWeakRef] = []
+    outputs: list[Any] = []
 
     class Block(nn.Module):
         def __init__(self) -> None:
@@ -77,8 +77,8 @@ def test_nothing_is_held_behind_the_backward_pass(view: bool) -> None:
             self.linear = nn.Linear(8, 16)
 
         def forward(self, x: Tensor) -> Tensor:
-            h = self.linear(x).tanh()
-            outputs.append(StorageWeakRef(h.untyped_storage()))
+            h: Tensor = self.linear(x).tanh()
+            outputs.append(StorageWeakRef(h.untyped_storage()))  # type: ignore[no-untyped-call]
             return h.view(2, -1).view(4, 16) if view else h
 
     net = nn.Sequential(Block(), nn.Linear(16, 5))
@@ -98,6 +98,7 @@ def test_a_second_pass_over_a_retained_graph_adds_the_same() -> None:
         once = [parameter.grad.clone() for parameter in net.parameters() if parameter.grad is not None]
         loss.backward()
     for first, parameter in zip(once, net.parameters(), strict=True):
+        assert parameter.grad is not None
         assert torch.equal(2 * first, parameter.grad)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from optical_dfa.errors import FeedbackError
+from optical_dfa.errors import FeedbackError, FeedbackShapeError
 
 if TYPE_CHECKING:
     from optical_dfa.wiring import Wiring
@@ -47,6 +47,11 @@ class Call(abc.ABC):
             raise FeedbackError(
                 f"feedback point {name!r} gave a {h.dtype} tensor, and feedback is real: choose a point with a real "
                 "output, or mark torch.view_as_real of it in the forward with feedback_point"
+            )
+        if not h.dim():
+            raise FeedbackShapeError(
+                f"feedback point {name!r} gave a single number, and feedback is a vector for each sample: choose a "
+                "point whose output is (samples, features)"
             )
         self.ran.append(name)
         self.waiting += 1

@@ -24,8 +24,8 @@ from optical_dfa.errors import FeedbackError
 from optical_dfa.gradient_watch import GradientWatch
 from optical_dfa.projection import Projector, Shown
 from optical_dfa.shapes import feature_dim
-from optical_dfa.tap import DeferredTap, Layout, joined, outputs_needed, shares
-from optical_dfa.watch import Edits, apply, refuse_edits, watching
+from optical_dfa.tap import DeferredTap, Layout, apply, joined, outputs_needed, shares
+from optical_dfa.watch import EditGuard, watching
 from optical_dfa.wiring import is_sharded
 
 
@@ -35,8 +35,8 @@ class Cut(NamedTuple):
     outputs: Sequence[Tensor]
     tokens: Sequence[Tensor]
     scale: float
-    """Of their gradients."""
-    edits: Sequence[Edits]
+    """What the gradients of the tokens are multiplied by."""
+    guards: Sequence[EditGuard]
 
     @property
     def widths(self) -> list[int]:
@@ -156,14 +156,14 @@ class Deferral:
 
     def tap(self, below: Cut) -> tuple[Tensor, ...]:
         """Outputs → outputs whose errors come here."""
-        arrive = partial(self._arrive, below)
+        arrive = partial(self._arrive, [below])
         cut = (output.detach().requires_grad_() for output in below.outputs)
         tapped: tuple[Tensor, ...] = apply(DeferredTap, arrive, *cut)
         return tapped
 
     # ---- backward
 
-    def _arrive(self, cut: Cut, errors: Sequence[Tensor]) -> None:
+    def _arrive(self, below: list[Cut], errors: Sequence[Tensor]) -> None:
         if self._over:
             raise FeedbackError("the forward ran inside deferred(), its backward pass did not: run both inside")
         if self._settling:
@@ -173,7 +173,9 @@ class Deferral:
             )
         if torch.is_grad_enabled():
             raise FeedbackError("deferred() gives no second derivatives: leave out create_graph=True, or deferred()")
-        refuse_edits(cut.edits)
+        cut = below[0]
+        if not torch._C._autograd._get_current_graph_task_keep_graph():
+            below.clear()  # a loss that is kept, for a log, must not keep the net's tensors
         rows = joined(errors)
         shown = self._projector.encode(rows.reshape(-1, rows.shape[-1]), outputs_needed(cut.widths, self._layout))
         number = self._projector.calls
@@ -209,6 +211,8 @@ class Deferral:
     def _settle_oldest(self) -> None:
         answers = [errand.answer.result() for errand in self._line[0].errands]
         batch = self._line.popleft()
+        for guard in (guard for errand in batch.errands for guard in errand.cut.guards):
+            guard.check(all_of_it=True)
         pairs = [
             pair
             for errand, answer in zip(batch.errands, answers, strict=True)

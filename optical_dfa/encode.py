@@ -1,6 +1,7 @@
 """From real errors to what a DMD can show: ternary vectors, one a sample or several of different weight."""
 
 import math
+import sys
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from optical_dfa.emulator.numba_support import why_unavailable
 from optical_dfa.watch import watching
+
+MANY = 1 << 18
+"""Entries of errors that are worth the import of Numba: PyTorch takes a millisecond for them, its kernel a fifth."""
 
 TernaryKind = Literal["relative", "absolute", "stochastic"]
 
@@ -112,20 +116,27 @@ class Ternarize:
         return Encoded(vectors, _restoring(error, shown.sqrt()))
 
     def in_one_pass(self, error: Tensor) -> Encoded | None:
-        """The same, five times as fast for many features, and only if all is finite; None if it is not.
+        """Encode as a call does, but by one Numba kernel, and only errors that are all finite.
 
-        None also for the stochastic kind, on a GPU and without Numba.
+        Five times as fast for many features. Used where Numba is imported already, or the errors are many: to import it
+        takes half a second.
+
+        Returns:
+            None if some error is not finite, or the kernel is not for this: for the stochastic kind, on a GPU, without
+            Numba.
         """
-        if self.kind == "stochastic" or not (type(error) is Tensor and watching()) or why_unavailable(()) is not None:
+        if self.kind == "stochastic" or not (type(error) is Tensor and watching()):
             return None
         if error.device.type != "cpu" or error.dtype != torch.float32:
+            return None
+        if ("numba" not in sys.modules and error.numel() < MANY) or why_unavailable(()) is not None:
             return None
         assert self.threshold is not None  # filled in by __post_init__
         relative = self.kind == "relative"
         vectors, scale = np.empty(error.shape, np.int8), np.empty((len(error), 1), np.float32)
         limit = self.threshold if relative else self.threshold / max(len(error), 1)
         errors = error.detach() if error.requires_grad else error
-        if not _ternary()(errors.contiguous().numpy(), limit, relative, vectors, scale):
+        if not _ternary()(errors.resolve_neg().contiguous().numpy(), limit, relative, vectors, scale):
             return None
         return Encoded(torch.from_numpy(vectors), torch.from_numpy(scale))
 

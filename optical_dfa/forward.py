@@ -13,9 +13,9 @@ from optical_dfa.deferral import Cut, Deferral
 from optical_dfa.errors import FeedbackError
 from optical_dfa.shapes import check_shapes, joined_shape
 from optical_dfa.structures import map_tensors
-from optical_dfa.tap import Layout, Tap
+from optical_dfa.tap import Layout, Tap, apply
 from optical_dfa.tokens import Token, scaled, token_of
-from optical_dfa.watch import TapWatch, apply, watching
+from optical_dfa.watch import TapWatch, watching
 
 
 @dataclass
@@ -82,11 +82,11 @@ class TrainingCall(Call):
 
     def _tapped(self, outputs: Sequence[Tensor], tokens: Sequence[Token]) -> tuple[Tensor, ...]:
         tensors, scale = scaled(tokens)
-        edits = tuple(token.edits for token in tokens if token.edits is not None)
+        guards = tuple(token.guard for token in tokens if token.guard is not None)
         if self.deferral is not None:
-            return self.deferral.tap(Cut(outputs, tensors, scale, edits))
+            return self.deferral.tap(Cut(outputs, tensors, scale, guards))
         tapped: tuple[Tensor, ...] = apply(
-            Tap, self.handle, self.layout, scale, edits, len(outputs), *outputs, *tensors
+            Tap, self.handle, self.layout, scale, guards, len(outputs), *outputs, *tensors
         )
         return tapped
 

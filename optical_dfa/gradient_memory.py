@@ -1,5 +1,7 @@
 """Whose memory a gradient is: whether what a feedback point is given may end up as the `.grad` of a parameter."""
 
+from typing import Any
+
 from torch import Tensor
 
 from optical_dfa.audit_graph import node_name
@@ -26,7 +28,9 @@ def reaches_a_leaf(h: Tensor) -> bool:
     PyTorch takes such a tensor for the parameter's `.grad`. It must not be a view of what other points view: clipping
     or accumulation of one gradient would change the other.
     """
-    nodes = [h.grad_fn]
+    if h.grad_fn is None:
+        return h.requires_grad  # a parameter as a point
+    nodes: list[Any] = [h.grad_fn]
     while nodes:
         node = nodes.pop()
         if node is None:

@@ -111,7 +111,7 @@ class Projector:
             return None
         return torch.cat([vectors.cpu() for vectors in self._recent])[-SAMPLE_VECTORS:].numpy()
 
-    def __call__(self, error: Tensor, n_outputs: int, scale: float = 1.0) -> Tensor:
+    def __call__(self, error: Tensor, n_outputs: int, scale: float) -> Tensor:
         """Project: error (rows, features) → float32 (rows, n_outputs), times `scale`, on the error's device."""
         shown = self.encode(error, n_outputs)
         fields = self.restore(shown, self._display(shown), scale)
@@ -128,7 +128,7 @@ class Projector:
         # each of these costs something even where it has nothing to do
         error = error.detach() if error.requires_grad else error
         error = error if error.dtype == torch.float32 else error.float()
-        if isinstance(self.encoder, Ternarize):
+        if type(self.encoder) is Ternarize:  # a subclass may encode in its own way
             encoded = self.encoder.in_one_pass(error)
             if encoded is not None:
                 return Shown(device, n_outputs, error, None, *encoded)
@@ -172,7 +172,8 @@ class Projector:
         for observer in tuple(self.observers.values()):
             observer(Projection(shown.error, shown.vectors, shown.scale, fields, shown.device))
         if shown.scale is not None:
-            restored = Encoded(shown.vectors, shown.scale * scale).combine(fields)
+            gain = shown.scale if scale == 1 else shown.scale * scale
+            restored = Encoded(shown.vectors, gain).combine(fields)
         else:
             restored = fields if scale == 1 else fields * scale
         return restored if shown.bad is None else restored.masked_fill(shown.bad[:, None], float("nan"))
@@ -189,7 +190,7 @@ class Projector:
         if shown.bad is not None:
             self.nonfinite_rows += int(shown.bad.sum())
         vectors = shown.vectors
-        if shown.scale is None or len(vectors) > SAMPLE_VECTORS:  # the error itself may change, and much may be much
+        if shown.scale is None or len(vectors) > SAMPLE_VECTORS:  # the error may change later; the rest is not needed
             vectors = vectors[-SAMPLE_VECTORS:].clone()
         self._recent.append(vectors)
         while sum(map(len, self._recent)) - len(self._recent[0]) >= SAMPLE_VECTORS:
@@ -238,9 +239,10 @@ torch.library.register_fake("optical_dfa::project", _project_shape, lib=_library
 def project(error: Tensor, handle: int, n_outputs: int, scale: float) -> Tensor:
     """Call the operator `optical_dfa::project`: error (rows, features) → float32 (rows, n_outputs), times `scale`.
 
-    Where nothing looks at operators, what it does is called at once: the dispatcher is a quarter of a small projection.
+    Where nothing looks at operators, what it does is called at once: the dispatcher is a sixth of a small projection.
     """
-    if type(error) is Tensor and watching():
+    looked_at = torch._C._len_torch_dispatch_stack() or error.is_meta or type(error) is not Tensor
+    if watching() and not looked_at:
         return _project(error, handle, n_outputs, scale)
     result: Tensor = torch.ops.optical_dfa.project(error, handle, n_outputs, scale)
     return result

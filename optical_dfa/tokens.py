@@ -1,14 +1,20 @@
-"""What stands for the output h of a feedback point until the Tap: a token, or h itself."""
+"""Tokens: what stands for the output h of a feedback point until the Tap."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from optical_dfa.audit_graph import node_name
 from optical_dfa.gradient_memory import reaches_a_leaf
 from optical_dfa.shapes import feature_dim
-from optical_dfa.watch import Edits, apply, result_node, watching
+from optical_dfa.tap import apply
+from optical_dfa.watch import EditGuard, watching
+
+VIEWS = frozenset(("Alias", "Permute", "Select", "Slice", "Squeeze", "T", "Transpose", "Unsqueeze", "View"))
+"""Functions whose result shares the memory of their operand, by the name of the node."""
 
 
 class Branch(torch.autograd.Function):
@@ -41,15 +47,15 @@ class Token(NamedTuple):
     """Has h's shape and dtype, and leads to h in the graph."""
     scale: float
     """What its gradient has to be multiplied by; `scaled` sees to that."""
-    edits: Edits | None
-    """Notices edits of h that its derivative cannot stand."""
+    guard: EditGuard | None
+    """None where h may be edited."""
 
 
 def token_of(name: str, h: Tensor, passed: Tensor, scale: float | None) -> Token:
     """Token of the output h of a point.
 
-    It is h itself where the graph keeps h in any case, as the result that its derivative is computed from: two nodes of
-    the graph less, a twentieth of a millisecond for each point. Elsewhere it would keep h in memory until the Tap.
+    Where the graph keeps h in any case it is a view of h, which costs least. Elsewhere that would hold the memory of h
+    until the Tap, and `Branch` makes one without.
 
     Args:
         name: of the point.
@@ -61,14 +67,10 @@ def token_of(name: str, h: Tensor, passed: Tensor, scale: float | None) -> Token
         scale = h.shape[feature_dim(h.shape)] ** -0.5
     if not watching():
         return Token(name, apply(Branch, h, scale, False), 1.0, None)
-    node = result_node(h)
-    # with hooks for saved tensors, those of checkpointing too, the graph keeps what they make of h
-    if node is None or torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
+    keeper = _keeper(h)
+    if keeper is None:
         return Token(name, apply(Branch, h, 1.0, reaches_a_leaf(h)), scale, None)
-    edits = Edits(name, passed, passed._version)
-    if node is h.grad_fn:
-        return Token(name, h, scale, edits)
-    return Token(name, apply(Branch, h, 1.0, reaches_a_leaf(h)), scale, edits)
+    return Token(name, h.view_as(h), scale, EditGuard(name, passed, passed._version, keeper))
 
 
 def scaled(tokens: Sequence[Token]) -> tuple[list[Tensor], float]:
@@ -81,3 +83,23 @@ def scaled(tokens: Sequence[Token]) -> tuple[list[Tensor], float]:
     if len(scales) == 1:
         return [token.tensor for token in tokens], scales.pop()
     return [apply(Branch, token.tensor, token.scale, False) for token in tokens], 1.0
+
+
+def _keeper(h: Tensor) -> Any:
+    """The function whose result h is, or is a view of, if its derivative is computed from that; else None.
+
+    None also if hooks for saved tensors, such as those of checkpointing, keep something else in its place.
+    """
+    node: Any = h.grad_fn
+    if not _saves_result(type(node)):  # type: ignore[arg-type]
+        while node is not None and h._is_view() and node_name(node) in VIEWS:
+            node = node.next_functions[0][0]
+        if not _saves_result(type(node)):  # type: ignore[arg-type]
+            return None
+    kept = getattr(node._raw_saved_result, "data", None)
+    return node if isinstance(kept, Tensor) and torch._C._is_alias_of(kept, h) else None  # type: ignore[attr-defined]
+
+
+@lru_cache(512)
+def _saves_result(kind: Any) -> bool:
+    return hasattr(kind, "_raw_saved_result")

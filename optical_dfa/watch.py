@@ -1,31 +1,16 @@
 """Misuse that only a backward pass brings to light. Uncompiled passes only: compiled ones have no nodes to watch."""
 
-from collections.abc import Iterable
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from optical_dfa.audit_graph import node_name
 from optical_dfa.errors import FeedbackError
-
-VIEWS = frozenset(("Alias", "Permute", "Select", "Slice", "Squeeze", "T", "Transpose", "Unsqueeze", "View"))
-"""Functions whose result shares the memory of their operand, by the name of the node."""
 
 
 def watching() -> bool:
     """Whether the graph that is being recorded has nodes of its own."""
     return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
-
-
-def apply(function: type[torch.autograd.Function], *arguments: Any) -> Any:
-    """`function.apply`, which reads the signature of `forward` each time; only transforms need that.
-
-    In the midst of a step, where no cache has the code, that is 120 of 290 µs of a point.
-    """
-    direct: Any = super(torch.autograd.Function, function) if watching() else function
-    return direct.apply(*arguments)
 
 
 class TapWatch:
@@ -62,8 +47,8 @@ class TapWatch:
         self.passed = True
 
 
-class Edits(NamedTuple):
-    """Tells whether the output of a point was edited in place behind it, where its derivative is computed from it.
+class EditGuard(NamedTuple):
+    """Tells whether the output of a point was edited in place behind it, though its derivative is computed from it.
 
     Holds the memory of the output until the backward pass, as the graph does.
     """
@@ -71,36 +56,26 @@ class Edits(NamedTuple):
     name: str
     """Of the point."""
     passed: Tensor
-    """What the next block gets: shares its version counter."""
+    """What the next block gets, which shares its version counter."""
     version: int
     """Of the output when it left the point."""
+    keeper: Any
+    """The function that keeps it."""
 
+    def check(self, all_of_it: bool = False) -> None:
+        """Raise if it was edited and a backward pass needs it.
 
-def refuse_edits(points: Iterable[Edits]) -> None:
-    """Raise if one of them was edited.
+        Args:
+            all_of_it: the pass goes through all of the graph; False: the one that is running may not.
 
-    Raises:
-        FeedbackError: which PyTorch would raise without the name of the point.
-    """
-    for point in points:
-        if point.passed._version != point.version:
+        Raises:
+            FeedbackError: which PyTorch would raise without the name of the point.
+        """
+        if self.passed._version == self.version:
+            return
+        if all_of_it or torch._C._will_engine_execute_node(self.keeper):
             raise FeedbackError(
-                f"the output of feedback point {point.name!r} was edited in place after the point, but its derivative "
+                f"the output of feedback point {self.name!r} was edited in place after the point, but its derivative "
                 "is computed from it: use an operation that is not in place (no inplace=True, `h = h + …` for "
                 "`h += …`) behind the point"
             )
-
-
-def result_node(h: Tensor) -> Any:
-    """The function that made h, or that of which h is a view, if its derivative is computed from h; else None."""
-    node: Any = h.grad_fn
-    if node is None or _keeps_result(type(node)):  # type: ignore[arg-type]
-        return node
-    while node is not None and h._is_view() and node_name(node) in VIEWS:
-        node = node.next_functions[0][0]
-    return node if node is not None and _keeps_result(type(node)) else None  # type: ignore[arg-type]
-
-
-@lru_cache(512)
-def _keeps_result(kind: type) -> bool:
-    return hasattr(kind, "_saved_result")

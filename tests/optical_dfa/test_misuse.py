@@ -11,7 +11,7 @@ from rows import batch, formula, make_net
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from optical_dfa import AttachError, Feedback, FeedbackError, attach, feedback_of, feedback_point
+from optical_dfa import AttachError, Feedback, FeedbackError, FeedbackShapeError, attach, feedback_of, feedback_point
 
 REAL: dict[str, Any] = {"device": "digital", "ternarize": None}
 
@@ -114,6 +114,15 @@ def test_a_mark_under_no_grad() -> None:
 
     net = Net(run)
     with attach(net, **REAL), pytest.raises(FeedbackError, match="'first block' ran without gradients"):
+        net(batch()[0])
+
+
+# ---- points without features
+
+
+def test_a_point_that_is_a_single_number_is_named() -> None:
+    net = Net(lambda n, x: n.c(n.b(n.a(x)) * feedback_point(n.a(x).mean(), "mean")))
+    with attach(net, **REAL), pytest.raises(FeedbackShapeError, match="'mean' gave a single number"):
         net(batch()[0])
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from optical_dfa import BitPlanes, FeedbackError, NonFiniteError, Ternarize, attach
 from optical_dfa.devices import DeviceClosed, open_device
+from optical_dfa.encode import Encoded
 
 INPUTS, WIDTH, CLASSES, BATCH = 6, 16, 5, 6
 NAN, INF = float("nan"), float("inf")
@@ -267,3 +268,56 @@ def test_bit_planes_are_projected_and_summed_with_their_weights() -> None:
     expected = (lengths[:, None] * whole) @ matrix.T.astype(np.float64) / np.sqrt(WIDTH)
     h = net[:2](torch.randn(BATCH, INPUTS, generator=torch.Generator().manual_seed(3))).detach().double().numpy()
     np.testing.assert_allclose(found.double().numpy(), expected * (1 - h**2), rtol=1e-5, atol=1e-6)
+
+
+# ---- the operator, and what is called in its place
+
+
+def test_what_looks_at_operators_sees_the_projection() -> None:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    net = make_net()
+    with attach(net, after="1", device="digital"):
+
+        def gradient(x: Tensor) -> Tensor:
+            return torch.autograd.grad(net(x).square().sum(), net[0].weight)[0]  # type: ignore[arg-type]
+
+        first, second = torch.randn(BATCH, INPUTS), torch.randn(BATCH, INPUTS)
+        traced = make_fx(gradient)(first)
+        assert "optical_dfa.project" in traced.code
+        assert torch.equal(traced(second), gradient(second))  # not what it was for the first
+
+
+def test_a_net_on_the_meta_device_has_shapes_of_gradients() -> None:
+    net = make_net().to("meta")
+    with attach(net, after="1", device="digital"):
+        net(torch.randn(BATCH, INPUTS, device="meta")).square().sum().backward()
+    assert isinstance(net[0].weight.grad, Tensor)
+    assert net[0].weight.grad.is_meta
+
+
+def test_an_error_with_the_negative_bit() -> None:
+    found = []
+    for view in (True, False):
+        net = make_net()
+        with attach(net, after="1", device="digital"):
+            y = net(torch.ones(BATCH, INPUTS))
+            y.register_hook(lambda error, view=view: torch._neg_view(error) if view else -error)
+            y.square().sum().backward()
+        found.append(net[0].weight.grad)
+    assert torch.equal(found[0], found[1])  # type: ignore[arg-type]
+
+
+def test_an_encoder_of_ones_own_is_asked() -> None:
+    class Doubled(Ternarize):
+        def __call__(self, error: Tensor, call: int = 0) -> Encoded:
+            vectors, scale = super().__call__(error, call)
+            return Encoded(vectors, 2 * scale)
+
+    found = []
+    for encoder in (Ternarize(), Doubled()):
+        net = make_net()
+        with attach(net, after="1", device="digital", ternarize=encoder):
+            net(torch.ones(BATCH, INPUTS)).backward(chosen_error())
+        found.append(net[0].weight.grad)
+    assert torch.equal(2 * found[0], found[1])  # type: ignore[arg-type, operator]

@@ -241,8 +241,8 @@ def project(error: Tensor, handle: int, n_outputs: int, scale: float) -> Tensor:
 
     Where nothing looks at operators, what it does is called at once: the dispatcher is a sixth of a small projection.
     """
-    looked_at = torch._C._len_torch_dispatch_stack() or error.is_meta or type(error) is not Tensor
-    if watching() and not looked_at:
+    plain = watching() and type(error) is Tensor and not error.is_meta
+    if plain and not torch._C._len_torch_dispatch_stack():
         return _project(error, handle, n_outputs, scale)
     result: Tensor = torch.ops.optical_dfa.project(error, handle, n_outputs, scale)
     return result

@@ -389,8 +389,10 @@ def _accuracies(axis: "Axis", conditions: Sequence[Condition]) -> None:
     means = [100 * condition.estimate("test_accuracy").mean for condition in conditions]
     axes, name = axis.axes, axis.axis_name  # type: ignore[attr-defined]
     low, high = axis.get_view_interval()
-    low, high = max(low, min(means) - 10, 0.0), min(high, max(means) + 5, 100.0)
-    if max(means) > 90 and max(means) - min(means) > STRETCHED:
+    stretched = max(means) > 90 and max(means) - min(means) > STRETCHED
+    # where the axis is not stretched, the interval of few seeds may leave no room for all else
+    low, high = max(low, 0.0 if stretched else min(means) - 10), min(high, max(means) + 5, 100.0)
+    if stretched:
         stretch = (lambda percent: -np.log10(101 - np.clip(percent, 0, 100)), lambda at: 101 - 10.0**-at)
         getattr(axes, f"set_{name}scale")("function", functions=stretch)
         axis.set_ticks([tick for tick in ACCURACY_TICKS if low <= tick <= high])

@@ -62,6 +62,5 @@ def ternary(
             sign = np.int8(error[i] > limit) - np.int8(error[i] < -limit)
             vector[i] = sign
             shown += sign != 0
-        norm_shown = np.float64(np.sqrt(np.float32(shown)))
-        scale[row, 0] = np.float32(np.sqrt(squares.sum()) / norm_shown) if shown else np.float32(0)
+        scale[row, 0] = np.float32(np.sqrt(squares.sum()) / np.sqrt(np.float64(shown))) if shown else np.float32(0)
     return True

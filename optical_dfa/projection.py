@@ -31,6 +31,11 @@ SAMPLE_VECTORS = 256
 is, on the GPU too."""
 
 
+MANY = 1 << 18
+"""Entries of errors that are worth the import of Numba, half a second, where the device has not done it: PyTorch takes
+a millisecond to encode them, its kernel a fifth."""
+
+
 @dataclass(frozen=True)
 class Projection:
     """One projection, as `Feedback.on_projection` reports it; tensors are where the error is, and not to be changed."""
@@ -128,7 +133,8 @@ class Projector:
         # each of these costs something even where it has nothing to do
         error = error.detach() if error.requires_grad else error
         error = error if error.dtype == torch.float32 else error.float()
-        if type(self.encoder) is Ternarize:  # a subclass may encode in its own way
+        # a subclass may encode in its own way
+        if type(self.encoder) is Ternarize and (device.info.backend == "numba" or error.numel() >= MANY):
             encoded = self.encoder.in_one_pass(error)
             if encoded is not None:
                 return Shown(device, n_outputs, error, None, *encoded)

@@ -82,8 +82,9 @@ def test_other_shapes_are_refused(shape: tuple[int, ...], device: ProjectionDevi
 
 
 @pytest.mark.parametrize("value", [2, -2, 127, -128])
-def test_values_beyond_one_are_refused(value: int, device: ProjectionDevice) -> None:
-    vectors = np.zeros((3, N_INPUTS), np.int8)
+@pytest.mark.parametrize("rows", [3, 5000])  # few are checked in another way
+def test_values_beyond_one_are_refused(rows: int, value: int, device: ProjectionDevice) -> None:
+    vectors = np.zeros((rows, N_INPUTS), np.int8)
     vectors[2, 5] = value
     given = f"entries from {min(value, 0)} to {max(value, 0)}: scale or ternarise them first"
     assert refusal(device, vectors) == given

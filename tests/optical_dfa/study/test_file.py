@@ -165,16 +165,16 @@ def test_what_a_search_found_is_applied_to_its_method(tmp_path: Path) -> None:
 
 
 RUNS = {
-    "bits-photons": 3 * (3 * 5 + 4),
-    "cifar10": 3 * (6 + 4),
-    "cora": 3 * (6 + 4),
-    "depth-width": 3 * 3 * (4 + 4),
+    "bits-photons": 5 * (3 * 6 + 4),
+    "cifar10": 5 * (6 + 4),
+    "cora": 10 * (6 + 4),
+    "depth-width": 3 * 4 * (4 + 4),
     "digits-200": 5 * (6 * 6 + 4),
-    "drift": 3 * (9 + 1),
+    "drift": 5 * (9 + 1),
     "learning-rates": 3 * 4,
-    "readouts": 3 * (8 + 1),
-    "saturation": 3 * (5 + 2),
-    "threshold": 3 * (8 + 2),
+    "readouts": 5 * (8 + 1),
+    "saturation": 5 * (5 + 2),
+    "threshold": 5 * (8 + 2),
 }
 """Seeds times conditions: those of the optics, and the methods that no factor touches."""
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -116,8 +116,9 @@ class Usage:
 
     def add(self, other: "Usage") -> None:
         """Add the counts of `other` to these."""
-        for field in fields(self):
-            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+        for name, count in vars(other).items():
+            if count:
+                setattr(self, name, getattr(self, name) + count)
 
     def __str__(self) -> str:
         parts = [f"{self.vectors:,} vectors", f"{self.frames:,} frames"]

@@ -64,11 +64,14 @@ class TrainingCall(Call):
                 "get its exact gradient: leave it out of after="
             )
         error_shape = joined_shape([output.shape for output in outputs])
+        learns = False
         for token in tokens:
             check_shapes(error_shape, token.tensor.shape, token.name)
-            if not token.tensor.requires_grad:
+            if token.tensor.requires_grad:
+                learns = True
+            else:
                 self._require_frozen(token.name)
-        if not any(token.tensor.requires_grad for token in tokens):  # all blocks are frozen: nothing to display
+        if not learns:  # all blocks are frozen: nothing to display
             return outputs
         tapped = self._tapped(outputs, tokens)
         if self.watch is not None and watching():

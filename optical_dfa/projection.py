@@ -186,7 +186,8 @@ class Projector:
 
     def _display(self, shown: Shown) -> Any:
         if not stays_on_gpu(shown.device, shown.vectors):
-            return shown.device.project(shown.vectors.cpu().numpy())
+            vectors = shown.vectors
+            return shown.device.project((vectors if vectors.device.type == "cpu" else vectors.cpu()).numpy())
         fields = project_on_gpu(shown.device, shown.vectors)
         # without an encoder nothing is restored, which copies; see `cupy_bridge`
         return fields.clone() if self.encoder is None or self.observers else fields

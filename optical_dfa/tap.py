@@ -65,7 +65,7 @@ class Tap(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: D102
         ctx.handle, ctx.layout, ctx.scale, ctx.guards, n_outputs, *tensors = inputs
-        ctx.shapes = [tuple(token.shape) for token in tensors[n_outputs:]]
+        ctx.shapes = [token.shape for token in tensors[n_outputs:]]
 
     @staticmethod
     def backward(ctx: Any, *errors: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102

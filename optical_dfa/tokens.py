@@ -64,7 +64,8 @@ def token_of(name: str, h: Tensor, passed: Tensor, scale: float | None) -> Token
         scale: None: 1/√features.
     """
     if scale is None:
-        scale = h.shape[feature_dim(h.shape)] ** -0.5
+        shape = h.shape
+        scale = shape[feature_dim(shape)] ** -0.5
     if not watching():
         return Token(name, apply(Branch, h, scale, False), 1.0, None)
     keeper = _keeper(h)

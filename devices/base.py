@@ -207,9 +207,9 @@ class ProjectionDevice(abc.ABC):
                 checking their values waits for CuPy's current stream, for one number, and nothing else does.
 
         Returns:
-            float32 (batch, n_outputs). For ternary vectors, row b depends on vector b and on what was displayed before
-            it, not on how the vectors were split into calls. For CuPy vectors a CuPy array, in the order of CuPy's
-            current stream.
+            float32 (batch, n_outputs), a new array, of which the device keeps nothing. For ternary vectors, row b
+            depends on vector b and on what was displayed before it, not on how the vectors were split into calls. For
+            CuPy vectors a CuPy array, in the order of CuPy's current stream.
 
         Raises:
             InvalidVectors: nothing was displayed.

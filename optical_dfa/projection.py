@@ -168,7 +168,9 @@ class Projector:
 
     def restore(self, shown: Shown, fields: Any, scale: float) -> Tensor:
         """Tell the observers, and bring the device's answer to the magnitude of the errors, times `scale`."""
+        ours = False
         if not isinstance(fields, Tensor):
+            ours = fields.flags.writeable and not self.observers  # the device keeps nothing of it, nobody looks at it
             fields = torch.from_numpy(fields)
             if shown.error.device.type != "cpu":
                 fields = fields.to(shown.error.device)
@@ -179,7 +181,8 @@ class Projector:
             observer(Projection(shown.error, shown.vectors, shown.scale, fields, shown.device))
         if shown.scale is not None:
             gain = shown.scale if scale == 1 else shown.scale * scale
-            restored = Encoded(shown.vectors, gain).combine(fields)
+            in_place = ours and gain.shape[1] == 1
+            restored = fields.mul_(gain) if in_place else Encoded(shown.vectors, gain).combine(fields)
         else:
             restored = fields if scale == 1 else fields * scale
         return restored if shown.bad is None else restored.masked_fill(shown.bad[:, None], float("nan"))

@@ -118,7 +118,7 @@ class Broken(ProjectionDevice):
 
     def __init__(self, fault: str = "") -> None:
         super().__init__()
-        self.fault, self._at = fault, 0
+        self.fault, self._at, self._answers = fault, 0, dict[bytes, Fields]()
         self._rows = np.random.default_rng(0).standard_normal((400, 30)).astype(np.float32)
         self.matrix_identity = {"kind": "broken"}
         self.info = DeviceInfo(
@@ -147,6 +147,8 @@ class Broken(ProjectionDevice):
             fields += np.random.default_rng(self._at).normal(0, 20, fields.shape).astype(np.float32)
         if self.fault == "matrix of a noisy one":
             fields += np.random.default_rng(self._at).normal(0, 0.1, fields.shape).astype(np.float32)
+        if self.fault == "kept":
+            fields = self._answers.setdefault(vectors.tobytes(), fields)
         return fields, Usage(frames=2 * len(vectors) if self.fault == "usage" else 0)
 
     def _check(self, vectors: Vectors) -> None:
@@ -173,6 +175,7 @@ def test_a_sound_device_passes() -> None:
         ("linear", r"P\(x \+ y\) must be P\(x\) \+ P\(y\); it is off by"),
         ("zero", "zero vectors must give zero fields"),
         ("batch", "fields must not depend on the split into calls"),
+        ("kept", "submit must serve in order, and as project does, in new arrays"),
         ("noise", r"the SNR of two showings must be 0 dB or more; it is -"),
         ("usage", "7 vectors must take at most 7 frames by info.frames_per_vector; they took 14"),
         ("vectors", "bad vectors|project must raise InvalidVectors"),

@@ -321,3 +321,20 @@ def test_an_encoder_of_ones_own_is_asked() -> None:
             net(torch.ones(BATCH, INPUTS)).backward(chosen_error())
         found.append(net[0].weight.grad)
     assert torch.equal(2 * found[0], found[1])  # type: ignore[arg-type, operator]
+
+
+@pytest.mark.parametrize("ternarize", [Ternarize(), BitPlanes(2)], ids=str)
+def test_what_an_observer_saw_stays(ternarize: Ternarize | BitPlanes) -> None:
+    """The device's answer is brought to its magnitude in place, but not under the eyes of an observer."""
+    found = []
+    for observed in (False, True):
+        net, seen = make_net(), list[Tensor]()
+        with attach(net, after="1", device="digital", ternarize=ternarize) as feedback:
+            if observed:
+                feedback.on_projection(lambda projection, seen=seen: seen.append(projection.field))
+            net(torch.ones(BATCH, INPUTS)).backward(chosen_error())
+            if observed:
+                vectors = ternarize(chosen_error()).vectors.numpy()
+                assert np.array_equal(seen[0].numpy(), feedback.device.project(vectors))
+        found.append(net[0].weight.grad)
+    assert torch.equal(found[0], found[1])  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from optical_dfa import BitPlanes, FeedbackError, NonFiniteError, Ternarize, attach
+from optical_dfa import BitPlanes, FeedbackError, NonFiniteError, Projection, Ternarize, attach
 from optical_dfa.devices import DeviceClosed, open_device
 from optical_dfa.encode import Encoded
 
@@ -331,7 +331,11 @@ def test_what_an_observer_saw_stays(ternarize: Ternarize | BitPlanes) -> None:
         net, seen = make_net(), list[Tensor]()
         with attach(net, after="1", device="digital", ternarize=ternarize) as feedback:
             if observed:
-                feedback.on_projection(lambda projection, seen=seen: seen.append(projection.field))
+
+                def keep(projection: Projection, seen: list[Tensor] = seen) -> None:
+                    seen.append(projection.field)
+
+                feedback.on_projection(keep)
             net(torch.ones(BATCH, INPUTS)).backward(chosen_error())
             if observed:
                 vectors = ternarize(chosen_error()).vectors.numpy()

@@ -15,7 +15,7 @@ The floor is the ratio of the multiply-adds alone: backpropagation needs three p
 first), feedback two, and the projection. Rows `free` show what any feedback can reach here: PyTorch's own step in which
 every block is handed a ready-made tensor as its gradient. It lies above the floor where elementwise work counts, and
 where the CPU is slower at the products that remain. What lies between `free` and feedback is, for a small output,
-Python: hooks, encoding, one call of the device, some 0.8 ms, which weigh in the shortest step.
+Python: hooks, encoding, one call of the device, some 0.6 ms, which weigh in the shortest step.
 
 Where memory is given back and taken again in each step, its first touch is a large part of the step: a page of 4 kB
 takes 2.5 µs on a virtual machine, and a net of 8 layers of 2048 has 30,000 pages of gradients. How much is given back

@@ -173,6 +173,11 @@ class Deferral:
             )
         if torch.is_grad_enabled():
             raise FeedbackError("deferred() gives no second derivatives: leave out create_graph=True, or deferred()")
+        if not below:
+            raise FeedbackError(
+                "a second backward pass came through a forward whose graph is gone: give the first one "
+                "retain_graph=True"
+            )
         cut = below[0]
         if not torch._C._autograd._get_current_graph_task_keep_graph():
             below.clear()  # a loss that is kept, for a log, must not keep the net's tensors

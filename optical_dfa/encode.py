@@ -111,8 +111,10 @@ class Ternarize:
     def in_one_pass(self, error: Tensor) -> Encoded | None:
         """Encode as a call does, but by one Numba kernel, and only errors that are all finite.
 
-        Five times as fast for many features. The vectors are the same; so is the scale but for its last bit, in fewer
-        than one row of a million.
+        The vectors are the same, and so is the scale but, rarely, for its last bit: sums are added in another order.
+
+        Args:
+            error: float32 (rows, features).
 
         Returns:
             None if some error is not finite, or the kernel is not for this: for the stochastic kind, on a GPU, without

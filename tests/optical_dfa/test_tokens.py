@@ -226,3 +226,12 @@ def test_parameters_that_are_points_have_gradients_of_their_own() -> None:
     assert net.q.grad is not None
     assert torch.equal(net.p.grad, net.q.grad)
     assert net.p.grad.data_ptr() != net.q.grad.data_ptr()
+
+
+def test_a_second_deferred_pass_over_a_graph_that_is_gone_says_so() -> None:
+    net = blocks(nn.Tanh())
+    said = pytest.raises(FeedbackError, match="give the first one retain_graph=True")
+    with attach(net, after=["0", "1"], device="digital") as feedback, said, feedback.deferred():
+        loss = net(torch.randn(4, 8)).sum()  # which keeps nothing that PyTorch could miss
+        loss.backward()
+        loss.backward()

@@ -108,15 +108,17 @@ class Call(abc.ABC):
         return found
 
 
-_open_calls = threading.local()
+class _OpenCalls(threading.local):
+    def __init__(self) -> None:
+        self.stack: list[Call | None] = []
+
+
+_open_calls = _OpenCalls()
 
 
 def open_calls() -> list[Call | None]:
     """Open calls of this thread, innermost last; None for one that is not to be touched."""
-    if not hasattr(_open_calls, "stack"):
-        _open_calls.stack = []
-    stack: list[Call | None] = _open_calls.stack
-    return stack
+    return _open_calls.stack
 
 
 @contextmanager

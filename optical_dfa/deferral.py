@@ -24,8 +24,9 @@ from optical_dfa.errors import FeedbackError
 from optical_dfa.gradient_watch import GradientWatch
 from optical_dfa.projection import Projector, Shown
 from optical_dfa.shapes import feature_dim
-from optical_dfa.tap import DeferredTap, Layout, apply, joined, outputs_needed, shares
-from optical_dfa.watch import EditGuard, watching
+from optical_dfa.tap import DeferredTap, Layout, joined, outputs_needed, shares
+from optical_dfa.tokens import Token
+from optical_dfa.watch import TapWatch, apply, watching
 from optical_dfa.wiring import is_sharded
 
 
@@ -36,7 +37,7 @@ class Cut(NamedTuple):
     tokens: Sequence[Tensor]
     scale: float
     """What the gradients of the tokens are multiplied by."""
-    guards: Sequence[EditGuard]
+    guards: Sequence[Token]
 
     @property
     def widths(self) -> list[int]:
@@ -154,11 +155,11 @@ class Deferral:
         if not _in_backward():  # else checkpointing recomputes this forward
             self.settle(leave=self._depth - 1)
 
-    def tap(self, below: Cut) -> tuple[Tensor, ...]:
+    def tap(self, below: Cut, watch: TapWatch | None) -> tuple[Tensor, ...]:
         """Outputs → outputs whose errors come here."""
         arrive = partial(self._arrive, [below])
         cut = (output.detach().requires_grad_() for output in below.outputs)
-        tapped: tuple[Tensor, ...] = apply(DeferredTap, arrive, *cut)
+        tapped: tuple[Tensor, ...] = apply(DeferredTap, arrive, watch, *cut)
         return tapped
 
     # ---- backward

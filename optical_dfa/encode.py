@@ -122,22 +122,24 @@ class Ternarize:
         """
         if self.kind == "stochastic" or not (type(error) is Tensor and watching()):
             return None
-        if error.device.type != "cpu" or error.dtype != torch.float32:
-            return None
-        if why_unavailable(()) is not None:
+        kernel = _kernel()
+        if kernel is None or not error.is_cpu or error.dtype != torch.float32:
             return None
         assert self.threshold is not None  # filled in by __post_init__
         relative = self.kind == "relative"
         vectors, scale = np.empty(error.shape, np.int8), np.empty((len(error), 1), np.float32)
         limit = self.threshold if relative else self.threshold / max(len(error), 1)
         errors = error.detach() if error.requires_grad else error
-        if not _ternary()(errors.resolve_neg().contiguous().numpy(), limit, relative, vectors, scale):
+        if not kernel(errors.resolve_neg().contiguous().numpy(), limit, relative, vectors, scale):
             return None
         return Encoded(torch.from_numpy(vectors), torch.from_numpy(scale))
 
 
 @cache
-def _ternary() -> Any:
+def _kernel() -> Any:
+    """That of `Ternarize.in_one_pass`; None without Numba."""
+    if why_unavailable(()) is not None:
+        return None
     from optical_dfa.emulator.numba_ternary import ternary  # imports Numba
 
     return ternary

@@ -13,9 +13,9 @@ from optical_dfa.deferral import Cut, Deferral
 from optical_dfa.errors import FeedbackError
 from optical_dfa.shapes import check_shapes, joined_shape
 from optical_dfa.structures import map_tensors
-from optical_dfa.tap import Layout, Tap, apply
+from optical_dfa.tap import Layout, Tap
 from optical_dfa.tokens import Token, scaled, token_of
-from optical_dfa.watch import TapWatch, watching
+from optical_dfa.watch import TapWatch, apply, watching
 
 
 @dataclass
@@ -39,6 +39,8 @@ class TrainingCall(Call):
     """Those that wait for the next Tap."""
     last: Tensor | None = None
     """What the last point passed on."""
+    tapped_outputs: tuple[Tensor, ...] = ()
+    """What the Taps gave."""
     reached: Reached | None = None
     """What gradients reach from the Taps and their points."""
 
@@ -52,7 +54,7 @@ class TrainingCall(Call):
             )
         self.last = h.detach()
         if self.feeds:
-            self.tokens.append(token_of(name, h, self.last, self.scale))
+            self.tokens.append(token_of(name, h, self.last))
         return self.last
 
     def join(self, outputs: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -73,24 +75,23 @@ class TrainingCall(Call):
                 self._require_frozen(token.name)
         if not learns:  # all blocks are frozen: nothing to display
             return outputs
-        tapped = self._tapped(outputs, tokens)
-        if self.watch is not None and watching():
+        watch = self.watch if watching() else None
+        if watch is not None:
+            watch.tapped = True
+            for output in outputs:
+                watch.expect(output)
             if self.reads_graph:
                 found = read_below(self.owner.net, outputs, ((token.name, token.tensor) for token in tokens))
                 self.reached = found if self.reached is None else self.reached.joined(found)
-            for output in outputs:
-                self.watch.expect(output)
-            self.watch.tap(tapped[0])
-        return tapped
-
-    def _tapped(self, outputs: Sequence[Tensor], tokens: Sequence[Token]) -> tuple[Tensor, ...]:
-        tensors, scale = scaled(tokens)
-        guards = tuple(token.guard for token in tokens if token.guard is not None)
+        tensors, scale = scaled(tokens, self.scale)
+        guards = tuple(token for token in tokens if token.keeper is not None)
+        tapped: tuple[Tensor, ...]
         if self.deferral is not None:
-            return self.deferral.tap(Cut(outputs, tensors, scale, guards))
-        tapped: tuple[Tensor, ...] = apply(
-            Tap, self.handle, self.layout, scale, guards, len(outputs), *outputs, *tensors
-        )
+            tapped = self.deferral.tap(Cut(outputs, tensors, scale, guards), watch)
+        else:
+            fixed = (self.handle, self.layout, scale, guards, watch, len(outputs))
+            tapped = apply(Tap, *fixed, *outputs, *tensors)
+        self.tapped_outputs += tapped
         return tapped
 
     def _require_frozen(self, name: str) -> None:
@@ -115,7 +116,8 @@ class TrainingCall(Call):
         if watch is not None:
 
             def expect(tensor: Tensor) -> Tensor:
-                watch.expect(tensor)
+                if not any(tensor is one for one in self.tapped_outputs):  # the Tap says so itself
+                    watch.expect(tensor)
                 return tensor
 
             map_tensors(output, expect)

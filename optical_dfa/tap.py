@@ -15,7 +15,8 @@ from torch import Tensor
 from optical_dfa.errors import FeedbackError
 from optical_dfa.projection import project
 from optical_dfa.shapes import feature_dim, leading
-from optical_dfa.watch import EditGuard, watching
+from optical_dfa.tokens import Token
+from optical_dfa.watch import TapWatch, watching
 
 Layout = Literal["shared", "independent"]
 
@@ -23,15 +24,6 @@ Layout = Literal["shared", "independent"]
 def outputs_needed(widths: Sequence[int], layout: Layout) -> int:
     """Device outputs that points of these widths need."""
     return max(widths) if layout == "shared" else sum(widths)
-
-
-def apply(function: type[torch.autograd.Function], *arguments: Any) -> Any:
-    """`function.apply`, which reads the signature of `forward` each time; only transforms need that.
-
-    In the midst of a step, where no cache has the code, that is 120 of 290 µs of a point.
-    """
-    direct: Any = super(torch.autograd.Function, function) if watching() else function
-    return direct.apply(*arguments)
 
 
 class FirstOrder(torch.autograd.Function):
@@ -53,50 +45,64 @@ class Tap(torch.autograd.Function):
     """(outputs, tokens) → outputs. Backward: the errors go on unchanged; their projection goes to the tokens.
 
     The errors of several outputs are joined along the features: one vector a sample and position. The projection is
-    multiplied by `scale`. Edits of the points are refused before anything is displayed.
+    multiplied by `scale`. Edits of the points are refused before anything is displayed. `watch` learns that gradients
+    came.
     """
 
     @staticmethod
     def forward(  # noqa: D102
-        handle: int, layout: Layout, scale: float, guards: Sequence[EditGuard], n_outputs: int, *tensors: Tensor
+        handle: int,
+        layout: Layout,
+        scale: float,
+        guards: Sequence[Token],
+        watch: TapWatch | None,
+        n_outputs: int,
+        *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         return tuple(output.detach() for output in tensors[:n_outputs])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: D102
-        ctx.handle, ctx.layout, ctx.scale, ctx.guards, n_outputs, *tensors = inputs
+        ctx.handle, ctx.layout, ctx.scale, ctx.guards, ctx.watch, n_outputs, *tensors = inputs
         ctx.shapes = [token.shape for token in tensors[n_outputs:]]
 
     @staticmethod
     def backward(ctx: Any, *errors: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+        if ctx.watch is not None:
+            ctx.watch.passed = True
         for guard in ctx.guards:
             guard.check()
         if ctx.guards and not torch._C._autograd._get_current_graph_task_keep_graph():
             ctx.guards = ()  # the graph lets go of what they hold, too
         rows = joined(errors)
         widths = [shape[feature_dim(shape)] for shape in ctx.shapes]
-        fields = project(rows.reshape(-1, rows.shape[-1]), ctx.handle, outputs_needed(widths, ctx.layout), ctx.scale)
+        flat = rows if rows.dim() == 2 else rows.reshape(-1, rows.shape[-1])
+        fields = project(flat, ctx.handle, outputs_needed(widths, ctx.layout), ctx.scale)
         if watching() and torch.is_grad_enabled() and rows.requires_grad:
             fields = FirstOrder.apply(fields, rows)  # type: ignore[no-untyped-call]
-        return (None, None, None, None, None, *errors, *shares(fields, rows.shape[:-1], ctx.shapes, widths, ctx.layout))
+        return (None, None, None, None, None, None, *errors, *shares(fields, rows.shape[:-1], ctx.shapes, widths, ctx.layout))
 
 
 class DeferredTap(torch.autograd.Function):
     """outputs → outputs, cut off from their graph. Backward: hands the errors over, and ends there."""
 
     @staticmethod
-    def forward(arrive: Callable[[Sequence[Tensor]], None], *outputs: Tensor) -> tuple[Tensor, ...]:  # noqa: D102
+    def forward(  # noqa: D102
+        arrive: Callable[[Sequence[Tensor]], None], watch: TapWatch | None, *outputs: Tensor
+    ) -> tuple[Tensor, ...]:
         return tuple(output.detach() for output in outputs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: D102
-        ctx.arrive, ctx.n_outputs = inputs[0], len(output)
+        ctx.arrive, ctx.watch, ctx.n_outputs = *inputs[:2], len(output)
 
     @staticmethod
     def backward(ctx: Any, *errors: Tensor) -> tuple[None, ...]:  # noqa: D102
+        if ctx.watch is not None:
+            ctx.watch.passed = True
         ctx.arrive(errors)
         n_outputs: int = ctx.n_outputs
-        return (None,) * (1 + n_outputs)
+        return (None,) * (2 + n_outputs)
 
 
 def joined(errors: Sequence[Tensor]) -> Tensor:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from optical_dfa.audit_graph import node_name
+from optical_dfa.errors import FeedbackError
 from optical_dfa.gradient_memory import reaches_a_leaf
 from optical_dfa.shapes import feature_dim
-from optical_dfa.tap import apply
-from optical_dfa.watch import EditGuard, watching
+from optical_dfa.watch import apply, watching
 
 VIEWS = frozenset(("Alias", "Permute", "Select", "Slice", "Squeeze", "T", "Transpose", "Unsqueeze", "View"))
 """Functions whose result shares the memory of their operand, by the name of the node."""
@@ -39,19 +39,42 @@ class Branch(torch.autograd.Function):
 
 
 class Token(NamedTuple):
-    """One run of a feedback point, for the Tap."""
+    """One run of a feedback point, for the Tap. Tells, too, whether h was edited in place behind it.
+
+    With a keeper it holds the memory of h, as the graph does.
+    """
 
     name: str
     """Of the point."""
     tensor: Tensor
     """Has h's shape and dtype, and leads to h in the graph."""
-    scale: float
-    """What its gradient has to be multiplied by; `scaled` sees to that."""
-    guard: EditGuard | None
-    """None where h may be edited."""
+    passed: Tensor | None = None
+    """What the next block gets, which shares h's version counter."""
+    version: int = 0
+    """Of h when it left the point."""
+    keeper: Any = None
+    """The function that computes its derivative from h, and keeps it; None: there is none, and h may be edited."""
+
+    def check(self, all_of_it: bool = False) -> None:
+        """Raise if h was edited and a backward pass needs it.
+
+        Args:
+            all_of_it: the pass goes through all of the graph; False: the one that is running may not.
+
+        Raises:
+            FeedbackError: which PyTorch would raise without the name of the point.
+        """
+        if self.passed is None or self.passed._version == self.version:
+            return
+        if all_of_it or torch._C._will_engine_execute_node(self.keeper):
+            raise FeedbackError(
+                f"the output of feedback point {self.name!r} was edited in place after the point, but its derivative "
+                "is computed from it: use an operation that is not in place (no inplace=True, `h = h + …` for "
+                "`h += …`) behind the point"
+            )
 
 
-def token_of(name: str, h: Tensor, passed: Tensor, scale: float | None) -> Token:
+def token_of(name: str, h: Tensor, passed: Tensor) -> Token:
     """Token of the output h of a point.
 
     Where the graph keeps h in any case it is a view of h, which costs least. Elsewhere that would hold the memory of h
@@ -61,29 +84,31 @@ def token_of(name: str, h: Tensor, passed: Tensor, scale: float | None) -> Token
         name: of the point.
         h: its output.
         passed: h, detached, for the next block.
-        scale: None: 1/√features.
     """
-    if scale is None:
-        shape = h.shape
-        scale = shape[feature_dim(shape)] ** -0.5
-    if not watching():
-        return Token(name, apply(Branch, h, scale, False), 1.0, None)
-    keeper = _keeper(h)
-    if keeper is None:
-        return Token(name, apply(Branch, h, 1.0, reaches_a_leaf(h)), scale, None)
-    return Token(name, h.view_as(h), scale, EditGuard(name, passed, passed._version, keeper))
+    watched = watching()
+    keeper = _keeper(h) if watched else None
+    if keeper is None:  # compiled code would not notice that two gradients share their memory
+        return Token(name, apply(Branch, h, 1.0, not watched or reaches_a_leaf(h)))
+    return Token(name, h[...], passed, passed._version, keeper)  # of all views, this one costs least
 
 
-def scaled(tokens: Sequence[Token]) -> tuple[list[Tensor], float]:
+def scaled(tokens: Sequence[Token], scale: float | None) -> tuple[list[Tensor], float]:
     """The tensors of the tokens, and the scale that is left for the Tap to apply once for all of them.
 
     One that is left to it passes over the projection once, and a step holds no more than backpropagation does: 1.01 of
     it instead of 1.11, 8 layers of 1024, batch 8192.
+
+    Args:
+        tokens: at least one.
+        scale: what their gradients have to be multiplied by; None: 1/√features.
     """
-    scales = {token.scale for token in tokens}
-    if len(scales) == 1:
-        return [token.tensor for token in tokens], scales.pop()
-    return [apply(Branch, token.tensor, token.scale, False) for token in tokens], 1.0
+    tensors = [token.tensor for token in tokens]
+    if scale is not None:
+        return tensors, scale
+    widths = [shape[feature_dim(shape)] for shape in (tensor.shape for tensor in tensors)]
+    if len(set(widths)) == 1:
+        return tensors, widths[0] ** -0.5
+    return [apply(Branch, tensor, width**-0.5, False) for tensor, width in zip(tensors, widths, strict=True)], 1.0
 
 
 def _keeper(h: Tensor) -> Any:

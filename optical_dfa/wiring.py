@@ -62,7 +62,9 @@ class Wiring:
             else:
                 self._handles.append(module.register_forward_hook(hook.after))
                 self._cuts.append((module, self._handles[-1].id))
-        self._handles.append((error_module or net).register_forward_hook(self._tap))
+        self._taps_at_end = error_module is None or error_module is net
+        if not self._taps_at_end:
+            self._handles.append(error_module.register_forward_hook(self._tap))
         self._handles.append(net.register_forward_hook(self._end, always_call=True))
         if self.points is None:
             marking.add(self)
@@ -109,20 +111,32 @@ class Wiring:
 
     def _tap(self, _module: nn.Module, _args: Any, output: Any) -> Any:
         call = self.mine()
-        if call is None or (self.marked_error and call.tapped):
+        if call is None:
             return None
         stack = open_calls()
         stack[-1] = None  # so that `_end` has nothing to add to what may be raised here
-        outputs = select(output, self.selectors, self.error_name)
-        tapped = call.tap(outputs)
-        swapped = None if tapped is outputs else swap(output, outputs, tapped, self.error_name)
+        swapped = self._tapped(call, output)
         stack[-1] = call
         return swapped
 
-    def _end(self, _net: nn.Module, _args: Any, output: Any) -> None:
+    def _end(self, _net: nn.Module, _args: Any, output: Any) -> Any:
         call = open_calls().pop()
-        if call is not None and output is not None:  # None: the forward raised, and its own error is on the way
+        if call is None or output is None:  # None: the forward raised, and its own error is on the way
+            return None
+        if not self._taps_at_end or (self.marked_error and call.tapped):
             call.end(output)
+            return None
+        swapped = self._tapped(call, output)
+        call.end(swapped)
+        return swapped
+
+    def _tapped(self, call: Call, output: Any) -> Any:
+        """The output with what carries the error swapped for what the Tap gives."""
+        outputs = select(output, self.selectors, self.error_name)
+        tapped = call.tap(outputs)
+        if tapped is outputs:
+            return output
+        return tapped[0] if output is outputs[0] else swap(output, outputs, tapped, self.error_name)
 
 
 class _Point:
@@ -137,7 +151,7 @@ class _Point:
         if call is None and not self._recomputed():
             return None
         if isinstance(output, Tensor):
-            return self._pass(call, output)
+            return recompute(self.name, output) if call is None else call.point(self.name, output)
         main = main_tensor(output)
         if main is None:
             raise FeedbackError(

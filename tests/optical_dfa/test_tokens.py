@@ -27,7 +27,7 @@ def below_the_tap(net: nn.Module, after: Any) -> list[str]:
         tapped = net(torch.randn(4, 8))
         assert tapped.grad_fn is not None
         tokens = [node for node, _ in tapped.grad_fn.next_functions[1:]]
-        made = [node.next_functions[0][0] if "View" in node.name() else node for node in tokens]
+        made = [node.next_functions[0][0] if "Alias" in node.name() else node for node in tokens]
         return [node.name().removesuffix("0") for node in made]
 
 

@@ -23,8 +23,10 @@ def ternary(
     errors: npt.NDArray[np.float32],
     threshold: float,
     relative: bool,
+    factor: float,
     vectors: npt.NDArray[np.int8],
     scale: npt.NDArray[np.float32],
+    gain: npt.NDArray[np.float32],
 ) -> bool:
     """Signs of the errors whose magnitude exceeds a limit, and ‖error‖ over the norm of what is left.
 
@@ -32,8 +34,10 @@ def ternary(
         errors: (rows, features).
         threshold: the limit, or what the largest magnitude of a row is multiplied by for it.
         relative: which of the two.
+        factor: of `gain`.
         vectors: (rows, features), to be filled with -1, 0 and 1.
         scale: (rows, 1), to be filled; 0 where nothing is left.
+        gain: (rows, 1), to be filled with scale · factor.
 
     Returns:
         Whether all errors are finite. If not, what was filled means nothing.
@@ -41,7 +45,7 @@ def ternary(
     features = errors.shape[1]
     whole = features - features % LANES
     squares = np.empty(LANES, np.float64)
-    factor = np.float32(threshold)
+    fraction = np.float32(threshold)
     for row in range(len(errors)):
         error, vector = errors[row], vectors[row]
         largest = np.int32(0)
@@ -56,11 +60,12 @@ def ternary(
                 squares[lane] += e * e
         for i in range(whole, features):
             squares[i - whole] += np.float64(error[i]) * np.float64(error[i])
-        limit = float_of(largest) * factor if relative else factor
+        limit = float_of(largest) * fraction if relative else fraction
         shown = np.int32(0)
         for i in range(features):
             sign = np.int8(error[i] > limit) - np.int8(error[i] < -limit)
             vector[i] = sign
             shown += sign != 0
         scale[row, 0] = np.float32(np.sqrt(squares.sum()) / np.sqrt(np.float64(shown))) if shown else np.float32(0)
+        gain[row, 0] = scale[row, 0] * np.float32(factor)
     return True

@@ -183,7 +183,8 @@ class Deferral:
         if not torch._C._autograd._get_current_graph_task_keep_graph():
             below.clear()  # a loss that is kept, for a log, must not keep the net's tensors
         rows = joined(errors)
-        shown = self._projector.encode(rows.reshape(-1, rows.shape[-1]), outputs_needed(cut.widths, self._layout))
+        flat, n_outputs = rows.reshape(-1, rows.shape[-1]), outputs_needed(cut.widths, self._layout)
+        shown = self._projector.encode(flat, n_outputs, cut.scale)
         number = self._projector.calls
         answer = self._projector.submit(shown, after=self._line[-1].errands[-1].answer if self._line else None)
         self._running(rows.device.type).errands.append(Errand(cut, errors, rows.shape[:-1], shown, number, answer))
@@ -222,7 +223,7 @@ class Deferral:
         pairs = [
             pair
             for errand, answer in zip(batch.errands, answers, strict=True)
-            for pair in errand.gradients(self._projector.restore(errand.shown, answer, errand.cut.scale), self._layout)
+            for pair in errand.gradients(self._projector.restore(errand.shown, answer), self._layout)
         ]
         roots, gradients = zip(*pairs, strict=True)
         self._settling = True

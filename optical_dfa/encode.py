@@ -108,17 +108,18 @@ class Ternarize:
         shown = vectors.abs().sum(1, keepdim=True, dtype=torch.int32)  # a fifth of the time of (!= 0).sum
         return Encoded(vectors, _restoring(error, shown.double().sqrt()))
 
-    def in_one_pass(self, error: Tensor) -> Encoded | None:
+    def in_one_pass(self, error: Tensor, factor: float) -> tuple[Encoded, Tensor] | None:
         """Encode as a call does, but by one Numba kernel, and only errors that are all finite.
 
         The vectors are the same, and so is the scale but, rarely, for its last bit: sums are added in another order.
 
         Args:
             error: float32 (rows, features).
+            factor: of the gain.
 
         Returns:
-            None if some error is not finite, or the kernel is not for this: for the stochastic kind, on a GPU, without
-            Numba.
+            The vectors with their scale, and the gain, scale · factor. None if some error is not finite, or the kernel is not for
+            this: for the stochastic kind, on a GPU, without Numba.
         """
         if self.kind == "stochastic" or not (type(error) is Tensor and watching()):
             return None
@@ -127,12 +128,15 @@ class Ternarize:
             return None
         assert self.threshold is not None  # filled in by __post_init__
         relative = self.kind == "relative"
-        vectors, scale = np.empty(error.shape, np.int8), np.empty((len(error), 1), np.float32)
-        limit = self.threshold if relative else self.threshold / max(len(error), 1)
+        rows = error.shape[0]
+        vectors = np.empty(error.shape, np.int8)
+        scale, gain = np.empty((rows, 1), np.float32), np.empty((rows, 1), np.float32)
+        limit = self.threshold if relative else self.threshold / max(rows, 1)
         errors = error.detach() if error.requires_grad else error
-        if not kernel(errors.resolve_neg().contiguous().numpy(), limit, relative, vectors, scale):
+        errors = errors.resolve_neg().contiguous()
+        if not kernel(errors.numpy(), limit, relative, factor, vectors, scale, gain):
             return None
-        return Encoded(torch.from_numpy(vectors), torch.from_numpy(scale))
+        return Encoded(torch.from_numpy(vectors), torch.from_numpy(scale)), torch.from_numpy(gain)
 
 
 @cache

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -83,6 +82,10 @@ class Shown(NamedTuple):
     vectors: Tensor
     """As `Projection.encoded`."""
     scale: Tensor | None
+    factor: float
+    """What the gradients are multiplied by besides."""
+    gain: Tensor | None = None
+    """scale · factor, where it is known already."""
 
 
 class Projector:
@@ -120,13 +123,13 @@ class Projector:
 
     def __call__(self, error: Tensor, n_outputs: int, scale: float) -> Tensor:
         """Project: error (rows, features) → float32 (rows, n_outputs), times `scale`, on the error's device."""
-        shown = self.encode(error, n_outputs)
-        fields = self.restore(shown, self._display(shown), scale)
+        shown = self.encode(error, n_outputs, scale)
+        fields = self.restore(shown, self._display(shown))
         self.calls += 1
         return fields
 
-    def encode(self, error: Tensor, n_outputs: int) -> Shown:
-        """What is to be displayed for errors (rows, features).
+    def encode(self, error: Tensor, n_outputs: int, factor: float) -> Shown:
+        """What is to be displayed for errors (rows, features), whose projection will be multiplied by `factor`.
 
         Raises:
             NonFiniteError: they hold NaN or infinity.
@@ -137,9 +140,10 @@ class Projector:
         error = error if error.dtype == torch.float32 else error.float()
         # a subclass may encode in its own way
         if type(self.encoder) is Ternarize and (device.info.backend == "numba" or error.numel() >= MANY):
-            encoded = self.encoder.in_one_pass(error)
-            if encoded is not None:
-                return Shown(device, n_outputs, error, None, *encoded)
+            at_once = self.encoder.in_one_pass(error, factor)
+            if at_once is not None:
+                (vectors, scale), gain = at_once
+                return Shown(device, n_outputs, error, None, vectors, scale, factor, gain)
         bad = None
         if not math.isfinite(float(error.sum())):  # one number; of finite errors it is so only if they overflow it
             bad = ~error.isfinite().all(1)
@@ -151,7 +155,7 @@ class Projector:
             error = error.masked_fill(bad[:, None], 0.0)
         encoded = None if self.encoder is None else self.encoder(error, self.calls)
         vectors, scale = (error, None) if encoded is None else encoded
-        return Shown(device, n_outputs, error, bad, vectors, scale)
+        return Shown(device, n_outputs, error, bad, vectors, scale, factor)
 
     def submit(self, shown: Shown, after: Future[Any] | None) -> Future[Any]:
         """Have it displayed without waiting, and count the call; the future is for `restore`.
@@ -168,13 +172,13 @@ class Projector:
         self.calls += 1
         return answer
 
-    def restore(self, shown: Shown, fields: Any, scale: float) -> Tensor:
-        """Tell the observers, and bring the device's answer to the magnitude of the errors, times `scale`."""
+    def restore(self, shown: Shown, fields: Any) -> Tensor:
+        """Tell the observers, and bring the device's answer to the magnitude of the errors, times the factor."""
         ours = False
         if not isinstance(fields, Tensor):
             ours = fields.flags.writeable and not self.observers  # the device keeps nothing of it, nobody looks at it
             fields = torch.from_numpy(fields)
-            if shown.error.device.type != "cpu":
+            if not shown.error.is_cpu:
                 fields = fields.to(shown.error.device)
         self.keep(shown)
         if fields.shape[1] != shown.n_outputs:
@@ -182,20 +186,17 @@ class Projector:
         for observer in tuple(self.observers.values()):
             observer(Projection(shown.error, shown.vectors, shown.scale, fields, shown.device))
         if shown.scale is not None:
-            if ours:  # NumPy: few numbers, for which it takes half of the time
-                gain = torch.from_numpy(shown.scale.numpy() * np.float32(scale))
-            else:
-                gain = shown.scale * scale
+            gain = shown.scale * shown.factor if shown.gain is None else shown.gain
             in_place = ours and gain.shape[1] == 1
             restored = fields.mul_(gain) if in_place else Encoded(shown.vectors, gain).combine(fields)
         else:
-            restored = fields if scale == 1 else fields * scale
+            restored = fields if shown.factor == 1 else fields * shown.factor
         return restored if shown.bad is None else restored.masked_fill(shown.bad[:, None], float("nan"))
 
     def _display(self, shown: Shown) -> Any:
         if not stays_on_gpu(shown.device, shown.vectors):
             vectors = shown.vectors
-            return shown.device.project((vectors if vectors.device.type == "cpu" else vectors.cpu()).numpy())
+            return shown.device.project((vectors if vectors.is_cpu else vectors.cpu()).numpy())
         fields = project_on_gpu(shown.device, shown.vectors)
         # without an encoder nothing is restored, which copies; see `cupy_bridge`
         return fields.clone() if self.encoder is None or self.observers else fields

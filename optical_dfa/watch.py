@@ -1,9 +1,11 @@
 """Misuse that only a backward pass brings to light. Uncompiled passes only: compiled ones have no nodes to watch."""
 
+from collections import OrderedDict
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import unserializable_hook
 
 def watching() -> bool:
     """Whether the graph that is being recorded has nodes of its own."""
@@ -31,14 +33,23 @@ class TapWatch:
         """They came through it, says the Tap."""
 
     def expect(self, tensor: Tensor) -> None:
-        """Notice gradients that reach what made this tensor."""
-        if tensor.grad_fn is not None:
-            tensor.grad_fn.register_prehook(self._arrive)
+        """Notice gradients that reach this tensor.
+
+        What `Tensor.register_hook` does, but for the handle to remove it, which takes two thirds of the time.
+        """
+        node: Any = tensor.grad_fn
+        if node is None:
+            return
+        if tensor._backward_hooks is None:
+            tensor._backward_hooks = OrderedDict()
+            node._register_hook_dict(tensor)
+        tensor._backward_hooks[self] = self._arrive
 
     @property
     def bypassed(self) -> bool:
         """Whether a backward pass went round the Tap."""
         return self.tapped and self.arrived and not self.passed
 
-    def _arrive(self, _gradients: Any) -> None:
+    @unserializable_hook  # saving the tensor says nothing about a hook that is lost
+    def _arrive(self, _gradient: Tensor) -> None:
         self.arrived = True

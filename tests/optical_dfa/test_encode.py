@@ -79,13 +79,15 @@ HARD = {
 )
 def test_one_pass_gives_the_vectors_of_torch(encode: Ternarize, error: Tensor) -> None:
     """And its scale to the last bit but one: sums of squares, float64 in both, are added up in another order."""
-    found, expected = encode.in_one_pass(error), encode(error)
-    assert found is not None
+    at_once, expected = encode.in_one_pass(error, 0.3), encode(error)
+    assert at_once is not None
+    found, gain = at_once
     assert torch.equal(found.vectors, expected.vectors)
     assert found.vectors.dtype == torch.int8
     assert found.scale.dtype == torch.float32
     assert found.scale.shape == expected.scale.shape
     torch.testing.assert_close(found.scale, expected.scale, rtol=1.2e-7, atol=0)
+    assert torch.equal(gain, found.scale * 0.3)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
@@ -93,14 +95,14 @@ def test_one_pass_gives_the_vectors_of_torch(encode: Ternarize, error: Tensor) -
 def test_one_pass_refuses_what_is_not_finite(bad: float, place: int) -> None:
     error = errors(4, 13)
     error[2, place] = bad
-    assert Ternarize().in_one_pass(error) is None
+    assert Ternarize().in_one_pass(error, 1.0) is None
 
 
 def test_what_one_pass_is_not_for() -> None:
     error = errors(4, 13)
-    assert Ternarize(kind="stochastic").in_one_pass(error) is None
-    assert Ternarize().in_one_pass(error.double()) is None
-    assert Ternarize().in_one_pass(error.requires_grad_()) is not None
+    assert Ternarize(kind="stochastic").in_one_pass(error, 1.0) is None
+    assert Ternarize().in_one_pass(error.double(), 1.0) is None
+    assert Ternarize().in_one_pass(error.requires_grad_(), 1.0) is not None
 
 
 def test_default_thresholds() -> None:

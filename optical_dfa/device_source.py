@@ -41,6 +41,19 @@ class DeviceSource:
             FeedbackShapeError: it is of another size.
             optical_dfa.devices.FingerprintMismatch: it is not the one that a state was saved with.
         """
+        device = self.device
+        if device is None or self._state is not None:
+            device = self._ready(n_inputs, n_outputs)
+        info = device.info
+        if info.n_inputs != n_inputs or info.n_outputs < n_outputs:
+            raise FeedbackShapeError(
+                f"the error has {n_inputs} features and the feedback points need {n_outputs} outputs, but device "
+                f"{info.name!r} has {info.n_inputs} inputs and {info.n_outputs} outputs: open one of the right size, "
+                "or give attach the device's name and let it be sized to the net"
+            )
+        return device
+
+    def _ready(self, n_inputs: int, n_outputs: int) -> ProjectionDevice:
         with self._lock:
             if self.device is None:
                 if self._closed:
@@ -50,14 +63,7 @@ class DeviceSource:
             if self._state is not None:  # stays, and is refused again, if it belongs to another device
                 self.device.load_state_dict(self._state)
                 self._state = None
-        info = self.device.info
-        if info.n_inputs != n_inputs or info.n_outputs < n_outputs:
-            raise FeedbackShapeError(
-                f"the error has {n_inputs} features and the feedback points need {n_outputs} outputs, but device "
-                f"{info.name!r} has {info.n_inputs} inputs and {info.n_outputs} outputs: open one of the right size, "
-                "or give attach the device's name and let it be sized to the net"
-            )
-        return self.device
+            return self.device
 
     def close(self) -> None:
         """Close the device, unless it was given."""

@@ -1,7 +1,6 @@
 """Tokens: what stands for the output h of a feedback point until the Tap."""
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -117,15 +116,12 @@ def _keeper(h: Tensor) -> Any:
     None also if hooks for saved tensors, such as those of checkpointing, keep something else in its place.
     """
     node: Any = h.grad_fn
-    if not _saves_result(type(node)):  # type: ignore[arg-type]
-        while node is not None and h._is_view() and node_name(node) in VIEWS:
+    saved = getattr(node, "_raw_saved_result", None)
+    if getattr(saved, "unpack_hook", saved) is None and saved is not None:
+        return node  # the usual case, told at once
+    if saved is None and h._is_view():
+        while node is not None and node_name(node) in VIEWS:
             node = node.next_functions[0][0]
-        if not _saves_result(type(node)):  # type: ignore[arg-type]
-            return None
-    kept = getattr(node._raw_saved_result, "data", None)
+        saved = getattr(node, "_raw_saved_result", None)
+    kept = getattr(saved, "data", None)
     return node if isinstance(kept, Tensor) and torch._C._is_alias_of(kept, h) else None  # type: ignore[attr-defined]
-
-
-@lru_cache(512)
-def _saves_result(kind: Any) -> bool:
-    return hasattr(kind, "_raw_saved_result")

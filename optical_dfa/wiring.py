@@ -106,7 +106,7 @@ class Wiring:
         if torch.compiler.is_compiling():
             return
         for module, key in self._cuts:
-            if is_sharded(module):
+            if _is_sharded(type(module)):
                 module._forward_hooks[key] = module._forward_hooks.pop(key)
 
     def _tap(self, _module: nn.Module, _args: Any, output: Any) -> Any:

@@ -59,11 +59,12 @@ class Call(abc.ABC):
 
     def tap(self, outputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """Take the tensors that carry the error; what the loss gets instead."""
-        if wrong := [str(output.dtype) for output in outputs if output.is_complex()]:
-            raise FeedbackError(
-                f"{self.owner.error_name} is {wrong[0]}, and feedback is real: return torch.view_as_real of it, "
-                "flattened, or name a real tensor with output= or error_at="
-            )
+        for output in outputs:
+            if output.is_complex():
+                raise FeedbackError(
+                    f"{self.owner.error_name} is {output.dtype}, and feedback is real: return torch.view_as_real of it, "
+                    "flattened, or name a real tensor with output= or error_at="
+                )
         self.tapped, self.waiting = True, 0
         return self.join(outputs)
 

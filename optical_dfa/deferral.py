@@ -23,8 +23,8 @@ from optical_dfa.calls import no_open_calls
 from optical_dfa.errors import FeedbackError
 from optical_dfa.gradient_watch import GradientWatch
 from optical_dfa.projection import Projector, Shown
-from optical_dfa.shapes import feature_dim
-from optical_dfa.tap import DeferredTap, Layout, joined, outputs_needed, shares
+from optical_dfa.sharing import Sharing
+from optical_dfa.tap import DeferredTap, joined
 from optical_dfa.tokens import Token
 from optical_dfa.watch import TapWatch, apply, watching
 from optical_dfa.wiring import is_sharded
@@ -34,15 +34,12 @@ class Cut(NamedTuple):
     """What lies below a Tap that was cut off."""
 
     outputs: Sequence[Tensor]
-    tokens: Sequence[Tensor]
+    tensors: Sequence[Tensor]
+    """Of the tokens."""
     scale: float
     """What the gradients of the tokens are multiplied by."""
-    guards: Sequence[Token]
-
-    @property
-    def widths(self) -> list[int]:
-        """Features of the tokens."""
-        return [token.shape[feature_dim(token.shape)] for token in self.tokens]
+    tokens: Sequence[Token]
+    sharing: Sharing
 
 
 class Errand(NamedTuple):
@@ -57,11 +54,10 @@ class Errand(NamedTuple):
     """Of the projector's calls."""
     answer: Future[Any]
 
-    def gradients(self, fields: Tensor, layout: Layout) -> list[tuple[Tensor, Tensor]]:
+    def gradients(self, fields: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Tensors that a backward pass starts from, and their gradients."""
-        shapes = [token.shape for token in self.cut.tokens]
-        feedback = shares(fields, self.positions, shapes, self.cut.widths, layout)
-        pairs = zip((*self.cut.outputs, *self.cut.tokens), (*self.errors, *feedback), strict=True)
+        feedback = self.cut.sharing.of(fields, self.positions)
+        pairs = zip((*self.cut.outputs, *self.cut.tensors), (*self.errors, *feedback), strict=True)
         return [(root, gradient) for root, gradient in pairs if root.requires_grad]
 
 
@@ -84,7 +80,6 @@ class Deferral:
     Args:
         net: the attached net.
         projector: encodes its errors.
-        layout: how points read the projection.
         depth: micro-batches under way at a time, 2 or more.
 
     Raises:
@@ -92,7 +87,7 @@ class Deferral:
         FeedbackError: a sharded net.
     """
 
-    def __init__(self, net: nn.Module, projector: Projector, layout: Layout, depth: int) -> None:
+    def __init__(self, net: nn.Module, projector: Projector, depth: int) -> None:
         if not (isinstance(depth, int) and depth >= 2):
             raise ValueError(
                 f"depth must be a number of micro-batches, 2 or more (one that is shown and one that is computed); "
@@ -103,7 +98,7 @@ class Deferral:
                 "deferred() cannot be used with fully_shard, which fetches parameters in the backward pass of the loss "
                 "and not in one that comes later: leave it out, or use DDP with no_sync()"
             )
-        self._projector, self._layout, self._depth = projector, layout, depth
+        self._projector, self._depth = projector, depth
         self._thread = threading.get_ident()
         self._line: deque[MicroBatch] = deque()
         self._arrived = self._settled = 0
@@ -159,7 +154,7 @@ class Deferral:
         """Outputs → outputs whose errors come here."""
         arrive = partial(self._arrive, [below])
         cut = (output.detach().requires_grad_() for output in below.outputs)
-        tapped: tuple[Tensor, ...] = apply(DeferredTap, arrive, watch, *cut)
+        tapped: tuple[Tensor, ...] = apply(True, DeferredTap, arrive, watch, *cut)
         return tapped
 
     # ---- backward
@@ -183,8 +178,7 @@ class Deferral:
         if not torch._C._autograd._get_current_graph_task_keep_graph():
             below.clear()  # a loss that is kept, for a log, must not keep the net's tensors
         rows = joined(errors)
-        flat, n_outputs = rows.reshape(-1, rows.shape[-1]), outputs_needed(cut.widths, self._layout)
-        shown = self._projector.encode(flat, n_outputs, cut.scale)
+        shown = self._projector.encode(rows.reshape(-1, rows.shape[-1]), cut.sharing.n_outputs, cut.scale)
         number = self._projector.calls
         answer = self._projector.submit(shown, after=self._line[-1].errands[-1].answer if self._line else None)
         self._running(rows.device.type).errands.append(Errand(cut, errors, rows.shape[:-1], shown, number, answer))
@@ -218,12 +212,12 @@ class Deferral:
     def _settle_oldest(self) -> None:
         answers = [errand.answer.result() for errand in self._line[0].errands]
         batch = self._line.popleft()
-        for guard in (guard for errand in batch.errands for guard in errand.cut.guards):
-            guard.check(all_of_it=True)
+        for token in (token for errand in batch.errands for token in errand.cut.tokens):
+            token.check(all_of_it=True)
         pairs = [
             pair
             for errand, answer in zip(batch.errands, answers, strict=True)
-            for pair in errand.gradients(self._projector.restore(errand.shown, answer), self._layout)
+            for pair in errand.gradients(self._projector.restore(errand.shown, answer))
         ]
         roots, gradients = zip(*pairs, strict=True)
         self._settling = True

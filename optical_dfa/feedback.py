@@ -103,7 +103,7 @@ class Feedback:
         """
         if self._forwards.deferral is not None:
             raise FeedbackError("deferred() is on already: one with block for all micro-batches of a step is enough")
-        deferral = Deferral(self._net, self._projector, self._choices.layout, depth)
+        deferral = Deferral(self._net, self._projector, depth)
         self._forwards.deferral = deferral
         try:
             with deferral:

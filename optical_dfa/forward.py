@@ -11,10 +11,10 @@ from optical_dfa.audit_graph import Reached, read_above, read_below
 from optical_dfa.calls import Call
 from optical_dfa.deferral import Cut, Deferral
 from optical_dfa.errors import FeedbackError
-from optical_dfa.shapes import check_shapes, joined_shape
+from optical_dfa.sharing import Layout, known_sharing, sharing
 from optical_dfa.structures import map_tensors
-from optical_dfa.tap import Layout, Tap
-from optical_dfa.tokens import Token, scaled, token_of
+from optical_dfa.tap import Tap
+from optical_dfa.tokens import Branch, Token, token_of
 from optical_dfa.watch import TapWatch, apply, watching
 
 
@@ -60,50 +60,53 @@ class TrainingCall(Call):
     def join(self, outputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """Outputs and waiting tokens → outputs."""
         tokens, self.tokens = self.tokens, []
-        if tokens and any(output is self.last for output in outputs):
+        if not tokens:
+            return outputs
+        if any([output is self.last for output in outputs]):
             raise FeedbackError(
                 f"feedback point {tokens[-1].name!r} gives the very output that carries the error, so no layer would "
                 "get its exact gradient: leave it out of after="
             )
-        error_shape = joined_shape([output.shape for output in outputs])
-        learns = False
-        for token in tokens:
-            check_shapes(error_shape, token.tensor.shape, token.name)
-            if token.tensor.requires_grad:
-                learns = True
-            else:
-                self._require_frozen(token.name)
-        if not learns:  # all blocks are frozen: nothing to display
+        watched = watching()
+        names, tensors, *_ = zip(*tokens, strict=True)
+        errors, shapes = tuple([one.shape for one in outputs]), tuple([one.shape for one in tensors])
+        read = (known_sharing if watched else sharing)(errors, shapes, names, self.layout)
+        learn = [one.requires_grad for one in tensors]
+        if not all(learn):
+            self._require_frozen([name for name, learns in zip(names, learn, strict=True) if not learns])
+        if not any(learn):  # nothing to display
             return outputs
-        watch = self.watch if watching() else None
+        watch = self.watch if watched else None
         if watch is not None:
             watch.tapped = True
             for output in outputs:
                 watch.expect(output)
             if self.reads_graph:
-                found = read_below(self.owner.net, outputs, ((token.name, token.tensor) for token in tokens))
+                found = read_below(self.owner.net, outputs, zip(names, tensors, strict=True))
                 self.reached = found if self.reached is None else self.reached.joined(found)
-        tensors, scale = scaled(tokens, self.scale)
-        guards = tuple(token for token in tokens if token.keeper is not None)
+        scale = read.scale if self.scale is None else self.scale
+        if scale is None:
+            tensors = [apply(watched, Branch, one, n**-0.5, False) for one, n in zip(tensors, read.widths, strict=True)]
+            scale = 1.0
         tapped: tuple[Tensor, ...]
         if self.deferral is not None:
-            tapped = self.deferral.tap(Cut(outputs, tensors, scale, guards), watch)
+            tapped = self.deferral.tap(Cut(outputs, tensors, scale, tokens, read), watch)
         else:
-            fixed = (self.handle, self.layout, scale, guards, watch, len(outputs))
-            tapped = apply(Tap, *fixed, *outputs, *tensors)
+            guards = tokens if watched else ()
+            tapped = apply(watched, Tap, self.handle, read, scale, guards, watch, len(outputs), *outputs, *tensors)
         self.tapped_outputs += tapped
         return tapped
 
-    def _require_frozen(self, name: str) -> None:
-        """Nothing below this point gets a gradient: legitimate if nothing in it learns."""
+    def _require_frozen(self, names: Sequence[str]) -> None:
+        """Nothing below these points gets a gradient: legitimate if nothing in them learns."""
         if self.owner.points is None:
             return
-        module = self.owner.net.get_submodule(name)
-        if any(parameter.requires_grad for parameter in module.parameters()):
-            raise FeedbackError(
-                f"feedback point {name!r} holds parameters that learn, but gave a tensor without a gradient, so they "
-                "would get none: look for detach(), .data or no_grad in its forward, or freeze it"
-            )
+        for name in names:
+            if any(parameter.requires_grad for parameter in self.owner.net.get_submodule(name).parameters()):
+                raise FeedbackError(
+                    f"feedback point {name!r} holds parameters that learn, but gave a tensor without a gradient, so "
+                    "they would get none: look for detach(), .data or no_grad in its forward, or freeze it"
+                )
 
     def end(self, output: Any) -> None:
         """Raise what is wrong with the forward; watch the other tensors that it returns."""
@@ -113,11 +116,10 @@ class TrainingCall(Call):
         if self.on_end is not None:
             self.on_end(self)
         watch = self.watch
-        if watch is not None:
+        if watch is not None and not (self.tapped_outputs and output is self.tapped_outputs[0]):
 
             def expect(tensor: Tensor) -> Tensor:
-                if not any(tensor is one for one in self.tapped_outputs):  # the Tap says so itself
-                    watch.expect(tensor)
+                watch.expect(tensor)
                 return tensor
 
             map_tensors(output, expect)

@@ -13,7 +13,7 @@ from optical_dfa.errors import FeedbackError
 from optical_dfa.forward import TrainingCall
 from optical_dfa.plan import PlanCall
 from optical_dfa.projection import Projector
-from optical_dfa.tap import Layout
+from optical_dfa.sharing import Layout
 from optical_dfa.watch import TapWatch, watching
 from optical_dfa.wiring import Wiring
 

@@ -11,7 +11,7 @@ from optical_dfa.calls import Call
 from optical_dfa.devices import DeviceInfo
 from optical_dfa.errors import FeedbackShapeError
 from optical_dfa.shapes import check_shapes, feature_dim, joined_shape
-from optical_dfa.tap import Layout, outputs_needed
+from optical_dfa.sharing import Layout, outputs_needed
 
 
 @dataclass(frozen=True)

@@ -6,25 +6,17 @@ its share, the gradient of the block. Nothing is computed and thrown away.
 """
 
 from collections.abc import Callable, Sequence
-from math import prod
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from optical_dfa.errors import FeedbackError
 from optical_dfa.projection import project
-from optical_dfa.shapes import feature_dim, leading
+from optical_dfa.shapes import feature_dim
+from optical_dfa.sharing import Sharing
 from optical_dfa.tokens import Token
 from optical_dfa.watch import TapWatch, watching
-
-Layout = Literal["shared", "independent"]
-
-
-def outputs_needed(widths: Sequence[int], layout: Layout) -> int:
-    """Device outputs that points of these widths need."""
-    return max(widths) if layout == "shared" else sum(widths)
-
 
 class FirstOrder(torch.autograd.Function):
     """(fields, errors) → fields, of which no derivative with respect to the errors can be had."""
@@ -52,7 +44,7 @@ class Tap(torch.autograd.Function):
     @staticmethod
     def forward(  # noqa: D102
         handle: int,
-        layout: Layout,
+        sharing: Sharing,
         scale: float,
         guards: Sequence[Token],
         watch: TapWatch | None,
@@ -63,8 +55,7 @@ class Tap(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: D102
-        ctx.handle, ctx.layout, ctx.scale, ctx.guards, ctx.watch, n_outputs, *tensors = inputs
-        ctx.shapes = [token.shape for token in tensors[n_outputs:]]
+        ctx.handle, ctx.sharing, ctx.scale, ctx.guards, ctx.watch = inputs[:5]
 
     @staticmethod
     def backward(ctx: Any, *errors: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
@@ -75,12 +66,11 @@ class Tap(torch.autograd.Function):
         if ctx.guards and not torch._C._autograd._get_current_graph_task_keep_graph():
             ctx.guards = ()  # the graph lets go of what they hold, too
         rows = joined(errors)
-        widths = [shape[feature_dim(shape)] for shape in ctx.shapes]
         flat = rows if rows.dim() == 2 else rows.reshape(-1, rows.shape[-1])
-        fields = project(flat, ctx.handle, outputs_needed(widths, ctx.layout), ctx.scale)
-        if watching() and torch.is_grad_enabled() and rows.requires_grad:
+        fields = project(flat, ctx.handle, ctx.sharing.n_outputs, ctx.scale)
+        if torch.is_grad_enabled() and rows.requires_grad and watching():
             fields = FirstOrder.apply(fields, rows)  # type: ignore[no-untyped-call]
-        return (None, None, None, None, None, None, *errors, *shares(fields, rows.shape[:-1], ctx.shapes, widths, ctx.layout))
+        return (None, None, None, None, None, None, *errors, *ctx.sharing.of(fields, rows.shape[:-1]))
 
 
 class DeferredTap(torch.autograd.Function):
@@ -107,38 +97,7 @@ class DeferredTap(torch.autograd.Function):
 
 def joined(errors: Sequence[Tensor]) -> Tensor:
     """Errors of several outputs side by side: (samples and positions …, features)."""
+    if len(errors) == 1 and errors[0].dim() < 3:
+        return errors[0]
     parts = [error if error.dim() < 3 else error.movedim(feature_dim(error.shape), -1) for error in errors]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
-
-
-def shares(
-    fields: Tensor, positions: Sequence[int], shapes: Sequence[Sequence[int]], widths: Sequence[int], layout: Layout
-) -> list[Tensor]:
-    """What each of the tokens gets of a projection (rows, outputs), of its shape.
-
-    Args:
-        fields: one row for each error vector.
-        positions: samples and positions of the error.
-        shapes: of the tokens.
-        widths: their features.
-        layout: whether they read the same outputs.
-    """
-    found: list[Tensor] = []
-    start = 0
-    for shape, width in zip(shapes, widths, strict=True):
-        of_point = fields if width == fields.shape[1] else fields[:, start : start + width]
-        found.append(_share(of_point, positions, shape))
-        start += width if layout == "independent" else 0
-    return found
-
-
-def _share(fields: Tensor, error_positions: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """Feedback of one point as a view of the projection: one vector per position, or one broadcast to several."""
-    width = fields.shape[1]
-    if len(shape) == 2 == len(error_positions) + 1:  # the most common one, without three views of a view
-        return fields
-    extra = leading(shape)[len(error_positions) :]
-    if extra:
-        fields = fields * prod(extra) ** -0.5  # (rows, width) only: the positions are a view
-    share = fields.reshape(*error_positions, *(1,) * len(extra), width).expand(*error_positions, *extra, width)
-    return share.movedim(-1, feature_dim(shape))
+    return torch.cat(parts, -1)

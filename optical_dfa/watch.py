@@ -12,12 +12,17 @@ def watching() -> bool:
     return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
 
 
-def apply(function: type[torch.autograd.Function], *arguments: Any) -> Any:
+def apply(watched: bool, function: type[torch.autograd.Function], *arguments: Any) -> Any:
     """`function.apply`, which reads the signature of `forward` each time; only transforms need that.
 
     In the midst of a step, where no cache has the code, that is 120 of 290 µs of a point.
+
+    Args:
+        watched: what `watching` says.
+        function: whose `apply`.
+        arguments: of it.
     """
-    direct: Any = super(torch.autograd.Function, function) if watching() else function
+    direct: Any = super(torch.autograd.Function, function) if watched else function
     return direct.apply(*arguments)
 
 

@@ -151,7 +151,7 @@ class _Point:
         if call is None and not self._recomputed():
             return None
         if isinstance(output, Tensor):
-            return recompute(self.name, output) if call is None else call.point(self.name, output)
+            return self._pass(call, output)
         main = main_tensor(output)
         if main is None:
             raise FeedbackError(

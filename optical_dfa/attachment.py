@@ -16,8 +16,8 @@ from optical_dfa.feedback import Feedback
 from optical_dfa.forwards import Choices
 from optical_dfa.points import After, find_module, find_points
 from optical_dfa.projection import NonFinite, Projector
-from optical_dfa.structures import Selector, check_selectors
 from optical_dfa.sharing import Layout
+from optical_dfa.structures import Selector, check_selectors
 from optical_dfa.wiring import is_point, wirings_of
 
 

@@ -62,8 +62,8 @@ class Call(abc.ABC):
         for output in outputs:
             if output.is_complex():
                 raise FeedbackError(
-                    f"{self.owner.error_name} is {output.dtype}, and feedback is real: return torch.view_as_real of it, "
-                    "flattened, or name a real tensor with output= or error_at="
+                    f"{self.owner.error_name} is {output.dtype}, and feedback is real: return torch.view_as_real of "
+                    "it, flattened, or name a real tensor with output= or error_at="
                 )
         self.tapped, self.waiting = True, 0
         return self.join(outputs)

@@ -118,8 +118,8 @@ class Ternarize:
             factor: of the gain.
 
         Returns:
-            The vectors with their scale, and the gain, scale · factor. None if some error is not finite, or the kernel is not for
-            this: for the stochastic kind, on a GPU, without Numba.
+            The vectors with their scale, and the gain, scale · factor. None if some error is not finite, or the kernel
+            is not for this: for the stochastic kind, on a GPU, without Numba.
         """
         if self.kind == "stochastic" or not (type(error) is Tensor and watching()):
             return None

@@ -62,7 +62,7 @@ class TrainingCall(Call):
         tokens, self.tokens = self.tokens, []
         if not tokens:
             return outputs
-        if any([output is self.last for output in outputs]):
+        if any(output is self.last for output in outputs):
             raise FeedbackError(
                 f"feedback point {tokens[-1].name!r} gives the very output that carries the error, so no layer would "
                 "get its exact gradient: leave it out of after="
@@ -86,7 +86,8 @@ class TrainingCall(Call):
                 self.reached = found if self.reached is None else self.reached.joined(found)
         scale = read.scale if self.scale is None else self.scale
         if scale is None:
-            tensors = [apply(watched, Branch, one, n**-0.5, False) for one, n in zip(tensors, read.widths, strict=True)]
+            widths = zip(tensors, read.widths, strict=True)
+            tensors = tuple([apply(watched, Branch, tensor, width**-0.5, False) for tensor, width in widths])
             scale = 1.0
         tapped: tuple[Tensor, ...]
         if self.deferral is not None:

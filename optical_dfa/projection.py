@@ -142,8 +142,8 @@ class Projector:
         if type(self.encoder) is Ternarize and (device.info.backend == "numba" or error.numel() >= MANY):
             at_once = self.encoder.in_one_pass(error, factor)
             if at_once is not None:
-                (vectors, scale), gain = at_once
-                return Shown(device, n_outputs, error, None, vectors, scale, factor, gain)
+                encoded, gain = at_once
+                return Shown(device, n_outputs, error, None, *encoded, factor, gain)
         bad = None
         if not math.isfinite(float(error.sum())):  # one number; of finite errors it is so only if they overflow it
             bad = ~error.isfinite().all(1)
@@ -153,8 +153,7 @@ class Projector:
                     "look at the loss, or attach with nonfinite='nan' to let a GradScaler skip the step"
                 )
             error = error.masked_fill(bad[:, None], 0.0)
-        encoded = None if self.encoder is None else self.encoder(error, self.calls)
-        vectors, scale = (error, None) if encoded is None else encoded
+        vectors, scale = (error, None) if self.encoder is None else self.encoder(error, self.calls)
         return Shown(device, n_outputs, error, bad, vectors, scale, factor)
 
     def submit(self, shown: Shown, after: Future[Any] | None) -> Future[Any]:
@@ -206,7 +205,7 @@ class Projector:
         if shown.bad is not None:
             self.nonfinite_rows += int(shown.bad.sum())
         vectors = shown.vectors
-        if shown.scale is None or vectors.shape[0] > SAMPLE_VECTORS:  # the error may change later; the rest is not needed
+        if shown.scale is None or vectors.shape[0] > SAMPLE_VECTORS:  # errors may change later; the rest is not needed
             vectors = vectors[-SAMPLE_VECTORS:].clone()
         self._recent.append(vectors)
         self._n_recent += vectors.shape[0]

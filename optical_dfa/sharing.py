@@ -35,7 +35,11 @@ class Sharing(NamedTuple):
 
     @property
     def scale(self) -> float | None:
-        """1/√features, where all points have the same number; else None."""
+        """1/√features, where all points have the same number; else None.
+
+        One for all multiplies the projection once, and a step holds no more than backpropagation does: 1.01 of it
+        instead of 1.11, 8 layers of 1024, batch 8192.
+        """
         width = self.widths[0]
         return width**-0.5 if self.alike or self.widths.count(width) == len(self.widths) else None
 
@@ -79,7 +83,7 @@ def sharing(errors: Sequence[Shape], shapes: Sequence[Shape], names: Sequence[st
 
 
 known_sharing = lru_cache(512)(sharing)
-"""`sharing`, which a net asks for in each step with the same shapes; not for compiled code, where shapes are symbols."""
+"""`sharing`, for steps of the same shapes; not for compiled code, where sizes are symbols."""
 
 
 def _of_point(fields: Tensor, error_positions: Shape, shape: Shape) -> Tensor:

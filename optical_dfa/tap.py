@@ -18,6 +18,7 @@ from optical_dfa.sharing import Sharing
 from optical_dfa.tokens import Token
 from optical_dfa.watch import TapWatch, watching
 
+
 class FirstOrder(torch.autograd.Function):
     """(fields, errors) → fields, of which no derivative with respect to the errors can be had."""
 

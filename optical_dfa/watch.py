@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import unserializable_hook
 
+
 def watching() -> bool:
     """Whether the graph that is being recorded has nodes of its own."""
     return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
@@ -48,13 +49,13 @@ class TapWatch:
         if tensor._backward_hooks is None:
             tensor._backward_hooks = OrderedDict()
             node._register_hook_dict(tensor)
-        tensor._backward_hooks[self] = self._arrive
+        tensor._backward_hooks[id(self)] = self._arrive
 
     @property
     def bypassed(self) -> bool:
         """Whether a backward pass went round the Tap."""
         return self.tapped and self.arrived and not self.passed
 
-    @unserializable_hook  # saving the tensor says nothing about a hook that is lost
+    @unserializable_hook  # type: ignore[untyped-decorator]  # no warning where the tensor is saved
     def _arrive(self, _gradient: Tensor) -> None:
         self.arrived = True

@@ -63,7 +63,7 @@ class Wiring:
                 self._handles.append(module.register_forward_hook(hook.after))
                 self._cuts.append((module, self._handles[-1].id))
         self._taps_at_end = error_module is None or error_module is net
-        if not self._taps_at_end:
+        if error_module is not None and not self._taps_at_end:
             self._handles.append(error_module.register_forward_hook(self._tap))
         self._handles.append(net.register_forward_hook(self._end, always_call=True))
         if self.points is None:
@@ -106,7 +106,7 @@ class Wiring:
         if torch.compiler.is_compiling():
             return
         for module, key in self._cuts:
-            if _is_sharded(type(module)):
+            if _is_sharded(type(module)):  # type: ignore[arg-type]
                 module._forward_hooks[key] = module._forward_hooks.pop(key)
 
     def _tap(self, _module: nn.Module, _args: Any, output: Any) -> Any:

@@ -53,6 +53,7 @@ def test_it_prints_and_writes_a_table(
     number = r"\d+\.\d{3}"
     assert re.search(rf"^\| 16-20x3-2, batch 3 \| digital \| 1 \| {number} \|", printed, re.MULTILINE)
     assert re.search(rf"^\| 16-20x3-2, batch 3 \| free \| 1 \| {number} \|", printed, re.MULTILINE)
+    assert re.search(rf"^\| 16-20x3-2, batch 3 \| by hand \| 1 \| {number} \|", printed, re.MULTILINE)
     assert re.search(rf"^\| 16-41x8-2, batch 5 \| emulator \| 1 \| {number} \|", printed, re.MULTILINE)
     assert "Sizes scaled by 0.02: bars hold for full sizes alone." in printed
     assert "met" not in printed.partition("## Time")[2]

@@ -40,7 +40,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
     while True:
         process = start(killed)
         try:
-            process.wait(float(generator.uniform(3, 25)) if kills < 12 else None)
+            process.wait(float(generator.uniform(3, 10)) if kills < 12 else None)
             break
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -11,10 +12,10 @@ from optical_dfa.audit_graph import Reached, read_above, read_below
 from optical_dfa.calls import Call
 from optical_dfa.deferral import Cut, Deferral
 from optical_dfa.errors import FeedbackError
-from optical_dfa.sharing import Layout, known_sharing, sharing
+from optical_dfa.sharing import Layout, sharing_of
 from optical_dfa.structures import map_tensors
 from optical_dfa.tap import Tap
-from optical_dfa.tokens import Branch, Token, token_of
+from optical_dfa.tokens import Token, scaled, token_of
 from optical_dfa.watch import TapWatch, apply, watching
 
 
@@ -39,8 +40,8 @@ class TrainingCall(Call):
     """Those that wait for the next Tap."""
     last: Tensor | None = None
     """What the last point passed on."""
-    tapped_outputs: tuple[Tensor, ...] = ()
-    """What the Taps gave."""
+    tapped_output: "ref[Tensor] | None" = None
+    """What the last Tap gave, the first of it."""
     reached: Reached | None = None
     """What gradients reach from the Taps and their points."""
 
@@ -70,7 +71,7 @@ class TrainingCall(Call):
         watched = watching()
         names, tensors, *_ = zip(*tokens, strict=True)
         errors, shapes = tuple([one.shape for one in outputs]), tuple([one.shape for one in tensors])
-        read = (known_sharing if watched else sharing)(errors, shapes, names, self.layout)
+        read = sharing_of(errors, shapes, names, self.layout, watched)
         learn = [one.requires_grad for one in tensors]
         if not all(learn):
             self._require_frozen([name for name, learns in zip(names, learn, strict=True) if not learns])
@@ -86,16 +87,15 @@ class TrainingCall(Call):
                 self.reached = found if self.reached is None else self.reached.joined(found)
         scale = read.scale if self.scale is None else self.scale
         if scale is None:
-            widths = zip(tensors, read.widths, strict=True)
-            tensors = tuple([apply(watched, Branch, tensor, width**-0.5, False) for tensor, width in widths])
-            scale = 1.0
+            tensors, scale = scaled(tensors, read.widths), 1.0
         tapped: tuple[Tensor, ...]
         if self.deferral is not None:
             tapped = self.deferral.tap(Cut(outputs, tensors, scale, tokens, read), watch)
         else:
-            guards = tokens if watched else ()
-            tapped = apply(watched, Tap, self.handle, read, scale, guards, watch, len(outputs), *outputs, *tensors)
-        self.tapped_outputs += tapped
+            kept = tokens if watched else ()
+            tapped = apply(watched, Tap, self.handle, read, scale, kept, watch, len(outputs), *outputs, *tensors)
+        if watch is not None:
+            self.tapped_output = ref(tapped[0])
         return tapped
 
     def _require_frozen(self, names: Sequence[str]) -> None:
@@ -117,7 +117,8 @@ class TrainingCall(Call):
         if self.on_end is not None:
             self.on_end(self)
         watch = self.watch
-        if watch is not None and not (self.tapped_outputs and output is self.tapped_outputs[0]):
+        tapped = None if self.tapped_output is None else self.tapped_output()
+        if watch is not None and (tapped is None or output is not tapped):  # the Tap says so itself
 
             def expect(tensor: Tensor) -> Tensor:
                 watch.expect(tensor)

@@ -6,7 +6,7 @@ breaks both, `torch.library.custom_op` breaks the second. The device is found by
 
 import math
 import weakref
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -104,9 +104,8 @@ class Projector:
         self.nonfinite = nonfinite
         self.calls = 0
         self.nonfinite_rows = 0
-        self._recent: deque[Tensor] = deque()
+        self._recent: tuple[Tensor, ...] = ()
         """The last vectors, not more of them than are needed."""
-        self._n_recent = 0
         self._register()
 
     def _register(self) -> None:
@@ -207,10 +206,11 @@ class Projector:
         vectors = shown.vectors
         if shown.scale is None or vectors.shape[0] > SAMPLE_VECTORS:  # errors may change later; the rest is not needed
             vectors = vectors[-SAMPLE_VECTORS:].clone()
-        self._recent.append(vectors)
-        self._n_recent += vectors.shape[0]
-        while self._n_recent - self._recent[0].shape[0] >= SAMPLE_VECTORS:
-            self._n_recent -= self._recent.popleft().shape[0]
+        recent = (*self._recent, vectors)
+        rows = [one.shape[0] for one in recent]
+        while sum(rows) - rows[0] >= SAMPLE_VECTORS:
+            recent, rows = recent[1:], rows[1:]
+        self._recent = recent  # at once: several threads may project
 
     def state_dict(self) -> dict[str, Any]:
         """Position of encoder and device, plain values only."""

@@ -5,6 +5,7 @@ from functools import lru_cache
 from math import prod
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from optical_dfa.shapes import check_shapes, feature_dim, joined_shape, leading
@@ -61,6 +62,28 @@ class Sharing(NamedTuple):
         return found
 
 
+def sharing_of(
+    errors: tuple[Shape, ...], shapes: tuple[Shape, ...], names: tuple[str, ...], layout: Layout, known: bool
+) -> Sharing:
+    """`sharing`, looked up where it was asked for before.
+
+    Args:
+        errors: as of `sharing`.
+        shapes: as of `sharing`.
+        names: as of `sharing`.
+        layout: as of `sharing`.
+        known: whether to look it up; not for compiled code.
+    """
+    if not known:
+        return sharing(errors, shapes, names, layout)
+    if torch._C._get_tracing_state() is not None:  # torch.jit.trace makes tensors of sizes
+        errors, shapes = (tuple([tuple(map(int, shape)) for shape in some]) for some in (errors, shapes))
+    try:
+        return _known(errors, shapes, names, layout)
+    except TypeError:  # sizes are symbols, which have no hash
+        return sharing(errors, shapes, names, layout)
+
+
 def sharing(errors: Sequence[Shape], shapes: Sequence[Shape], names: Sequence[str], layout: Layout) -> Sharing:
     """How points share the projection of an error.
 
@@ -82,8 +105,7 @@ def sharing(errors: Sequence[Shape], shapes: Sequence[Shape], names: Sequence[st
     return Sharing(shapes, widths, layout, n_outputs, alike)
 
 
-known_sharing = lru_cache(512)(sharing)
-"""`sharing`, for steps of the same shapes; not for compiled code, where sizes are symbols."""
+_known = lru_cache(512)(sharing)
 
 
 def _of_point(fields: Tensor, error_positions: Shape, shape: Shape) -> Tensor:

@@ -47,7 +47,7 @@ class Tap(torch.autograd.Function):
         handle: int,
         sharing: Sharing,
         scale: float,
-        guards: Sequence[Token],
+        tokens: Sequence[Token],
         watch: TapWatch | None,
         n_outputs: int,
         *tensors: Tensor,
@@ -56,16 +56,16 @@ class Tap(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: D102
-        ctx.handle, ctx.sharing, ctx.scale, ctx.guards, ctx.watch = inputs[:5]
+        ctx.handle, ctx.sharing, ctx.scale, ctx.tokens, ctx.watch = inputs[:5]
 
     @staticmethod
     def backward(ctx: Any, *errors: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
         if ctx.watch is not None:
             ctx.watch.passed = True
-        for guard in ctx.guards:
-            guard.check()
-        if ctx.guards and not torch._C._autograd._get_current_graph_task_keep_graph():
-            ctx.guards = ()  # the graph lets go of what they hold, too
+        for token in ctx.tokens:
+            token.check()
+        if ctx.tokens and not torch._C._autograd._get_current_graph_task_keep_graph():
+            ctx.tokens = ()  # the graph lets go of what they hold, too
         rows = joined(errors)
         flat = rows if rows.dim() == 2 else rows.reshape(-1, rows.shape[-1])
         fields = project(flat, ctx.handle, ctx.sharing.n_outputs, ctx.scale)

@@ -1,5 +1,6 @@
 """Tokens: what stands for the output h of a feedback point until the Tap."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -84,9 +85,16 @@ def token_of(name: str, h: Tensor, passed: Tensor) -> Token:
     """
     watched = watching()
     keeper = _keeper(h) if watched else None
-    if keeper is None:  # compiled code would not notice that two gradients share their memory
-        return Token(name, apply(watched, Branch, h, 1.0, not watched or reaches_a_leaf(h)))
+    if keeper is None:
+        copied = not watched or reaches_a_leaf(h)  # compiled code does not notice that gradients share their memory
+        return Token(name, apply(watched, Branch, h, 1.0, copied))
     return Token(name, h[...], passed, passed._version, keeper)  # of all views, this one costs least
+
+
+def scaled(tensors: Sequence[Tensor], widths: Sequence[int]) -> tuple[Tensor, ...]:
+    """The tensors of tokens, whose gradients are multiplied by 1/√width on their way."""
+    pairs = zip(tensors, widths, strict=True)
+    return tuple([apply(watching(), Branch, tensor, width**-0.5, False) for tensor, width in pairs])
 
 
 def _keeper(h: Tensor) -> Any:
@@ -96,8 +104,8 @@ def _keeper(h: Tensor) -> Any:
     """
     node: Any = h.grad_fn
     saved = getattr(node, "_raw_saved_result", None)
-    if getattr(saved, "unpack_hook", saved) is None and saved is not None:
-        return node  # the usual case, told at once
+    if saved is not None and getattr(saved, "unpack_hook", saved) is None:
+        return node  # without hooks, the result that it saved is h
     if saved is None and h._is_view():
         while node is not None and node_name(node) in VIEWS:
             node = node.next_functions[0][0]

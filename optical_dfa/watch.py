@@ -1,11 +1,9 @@
-"""Misuse that only a backward pass brings to light. Uncompiled passes only: compiled ones have no nodes to watch."""
+"""What only uncompiled code can do, whose graph has nodes: watch for misuse that a backward pass brings to light."""
 
-from collections import OrderedDict
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.hooks import unserializable_hook
 
 
 def watching() -> bool:
@@ -39,23 +37,14 @@ class TapWatch:
         """They came through it, says the Tap."""
 
     def expect(self, tensor: Tensor) -> None:
-        """Notice gradients that reach this tensor.
-
-        What `Tensor.register_hook` does, but for the handle to remove it, which takes two thirds of the time.
-        """
-        node: Any = tensor.grad_fn
-        if node is None:
-            return
-        if tensor._backward_hooks is None:
-            tensor._backward_hooks = OrderedDict()
-            node._register_hook_dict(tensor)
-        tensor._backward_hooks[id(self)] = self._arrive
+        """Notice gradients that go on through what made this tensor; not those that someone asked for, which end."""
+        if tensor.grad_fn is not None:
+            tensor.grad_fn.register_prehook(self._arrive)
 
     @property
     def bypassed(self) -> bool:
         """Whether a backward pass went round the Tap."""
         return self.tapped and self.arrived and not self.passed
 
-    @unserializable_hook  # type: ignore[untyped-decorator]  # no warning where the tensor is saved
-    def _arrive(self, _gradient: Tensor) -> None:
+    def _arrive(self, _gradients: Any) -> None:
         self.arrived = True

@@ -62,9 +62,7 @@ class Wiring:
             else:
                 self._handles.append(module.register_forward_hook(hook.after))
                 self._cuts.append((module, self._handles[-1].id))
-        self._taps_at_end = error_module is None or error_module is net
-        if error_module is not None and not self._taps_at_end:
-            self._handles.append(error_module.register_forward_hook(self._tap))
+        self._handles.append((error_module or net).register_forward_hook(self._tap))
         self._handles.append(net.register_forward_hook(self._end, always_call=True))
         if self.points is None:
             marking.add(self)
@@ -106,37 +104,30 @@ class Wiring:
         if torch.compiler.is_compiling():
             return
         for module, key in self._cuts:
-            if _is_sharded(type(module)):  # type: ignore[arg-type]
+            if is_sharded(module):
                 module._forward_hooks[key] = module._forward_hooks.pop(key)
 
     def _tap(self, _module: nn.Module, _args: Any, output: Any) -> Any:
         call = self.mine()
-        if call is None:
+        if call is None or (self.marked_error and call.tapped):
             return None
         stack = open_calls()
         stack[-1] = None  # so that `_end` has nothing to add to what may be raised here
-        swapped = self._tapped(call, output)
-        stack[-1] = call
-        return swapped
-
-    def _end(self, _net: nn.Module, _args: Any, output: Any) -> Any:
-        call = open_calls().pop()
-        if call is None or output is None:  # None: the forward raised, and its own error is on the way
-            return None
-        if not self._taps_at_end or (self.marked_error and call.tapped):
-            call.end(output)
-            return None
-        swapped = self._tapped(call, output)
-        call.end(swapped)
-        return swapped
-
-    def _tapped(self, call: Call, output: Any) -> Any:
-        """The output with what carries the error swapped for what the Tap gives."""
         outputs = select(output, self.selectors, self.error_name)
         tapped = call.tap(outputs)
         if tapped is outputs:
-            return output
-        return tapped[0] if output is outputs[0] else swap(output, outputs, tapped, self.error_name)
+            swapped = None
+        elif len(outputs) == 1 and output is outputs[0]:
+            swapped = tapped[0]
+        else:
+            swapped = swap(output, outputs, tapped, self.error_name)
+        stack[-1] = call
+        return swapped
+
+    def _end(self, _net: nn.Module, _args: Any, output: Any) -> None:
+        call = open_calls().pop()
+        if call is not None and output is not None:  # None: the forward raised, and its own error is on the way
+            call.end(output)
 
 
 class _Point:

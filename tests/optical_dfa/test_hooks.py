@@ -244,6 +244,31 @@ def test_two_threads_at_once() -> None:
         assert feedback.device.usage.vectors == 22 * BATCH
 
 
+def test_many_threads_with_batches_of_many_sizes() -> None:
+    """What is kept of the vectors belongs to all of them; a count of it that they change in turn is soon wrong."""
+    net = make_net()
+    failed: list[BaseException] = []
+
+    def work(size: int) -> None:
+        x, y = (one[:1].expand(size, *one.shape[1:]) for one in batch())
+        try:
+            for _ in range(200):
+                torch.autograd.grad(cross_entropy(net(x), y), list(net.parameters()))
+        except BaseException as error:
+            failed.append(error)
+
+    with attach(net, after=nn.Tanh, device="digital") as feedback:
+        threads = [threading.Thread(target=work, args=(size,)) for size in (64, 100, 200, 33)]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+        assert not failed
+        work(10)
+        assert not failed
+        assert len(feedback.sample) == 256
+
+
 # ---- forwards that are not training
 
 

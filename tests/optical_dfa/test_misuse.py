@@ -63,6 +63,44 @@ def test_the_module_of_the_error_is_named() -> None:
             net(x)
 
 
+def test_gradients_that_someone_asks_for_alone_are_no_misuse() -> None:
+    """They end at what the net returned, and come to nothing below."""
+    net, x = Net(with_loss), batch()[0]
+    with attach(net, after=["a", "b"], output="logits", **REAL):
+        for key in ("logits", "hidden"):
+            out = net(x)[key]
+            torch.autograd.grad(out.square().sum(), out)
+        net(x)
+
+
+@pytest.mark.parametrize("error_at", [None, "c"])
+def test_a_net_that_returns_nothing(error_at: str | None) -> None:
+    """Its loss is computed within; the error then needs a place, and is not taken for an exception."""
+
+    def run(n: Any, x: Tensor) -> None:
+        n.loss = cross_entropy(n.c(n.b(n.a(x))), batch()[1])
+
+    net = Net(run)
+    with attach(net, after=["a", "b"], error_at=error_at, **REAL):
+        if error_at is None:
+            with pytest.raises(FeedbackError, match="the output of the net gave a NoneType; feedback needs a tensor"):
+                net(batch()[0])
+            return
+        net(batch()[0])
+        torch.autograd.backward(net.loss)  # type: ignore[arg-type]
+        assert all(one.grad is not None and one.grad.any() for one in net.parameters())
+
+
+@pytest.mark.parametrize("more", [lambda out: out.softmax(-1), lambda out: out], ids=["computed", "twice"])
+def test_an_output_beside_what_the_net_returns_must_be_part_of_it(more: Callable[[Tensor], Tensor]) -> None:
+    net = Net(lambda n, x: n.c(n.b(n.a(x))))
+    with (
+        attach(net, after=["a", "b"], output=lambda out: [out, more(out)], **REAL),
+        pytest.raises(FeedbackError, match="output= gave a tensor that is not part of"),
+    ):
+        net(batch()[0])
+
+
 def test_what_is_no_misuse_is_left_alone() -> None:
     """Forwards without a backward; a loss of two parts, one round the error; a backward of each part of its own."""
     net, x = Net(with_loss), batch()[0]

@@ -1,7 +1,7 @@
 """Sequences, images and pooled errors, against plain formulas of the feedback at each point."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -211,3 +211,26 @@ def test_a_narrow_device_of_ones_own_is_refused() -> None:
             ):
                 net(torch.randn(B, T, 7)).sum().backward()
             assert device.usage.vectors == 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("trace", ["jit", "symbols"])
+def test_sizes_that_are_no_numbers(trace: str) -> None:
+    """Tensors under `torch.jit.trace`, symbols under an AOT function of dynamic shapes."""
+    from functorch.compile import aot_module, nop  # type: ignore[import-untyped]
+
+    net, x = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)), torch.randn(4, 6)
+    with attach(net, after="1", device="digital"):
+        if trace == "jit":
+            traced: Any = torch.jit.trace(net, x, check_trace=False)  # type: ignore[no-untyped-call]
+        else:
+            traced = aot_module(net, fw_compiler=nop, dynamic=True)
+        traced(x).square().sum().backward()
+        found = [one.grad for one in net.parameters()]
+        net.zero_grad()
+        net(x).square().sum().backward()
+    for one, parameter in zip(found, net.parameters(), strict=True):
+        assert one is not None
+        assert parameter.grad is not None
+        assert one.any()
+        torch.testing.assert_close(one, parameter.grad)

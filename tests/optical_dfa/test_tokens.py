@@ -11,7 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.checkpoint import checkpoint
 
-from optical_dfa import FeedbackError, attach, feedback_point, tokens
+from optical_dfa import FeedbackError, attach, feedback_point, feedback_tap, tokens
 
 
 def blocks(activation: nn.Module, widths: tuple[int, ...] = (16, 16)) -> nn.Sequential:
@@ -235,3 +235,28 @@ def test_a_second_deferred_pass_over_a_graph_that_is_gone_says_so() -> None:
         loss = net(torch.randn(4, 8)).sum()  # which keeps nothing that PyTorch could miss
         loss.backward()
         loss.backward()
+
+
+def test_outputs_of_several_taps_are_not_held() -> None:
+    outputs: list[Any] = []
+
+    class Steps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell, self.head = nn.Linear(8, 8), nn.Linear(8, 5)
+
+        def forward(self, h: Tensor) -> Tensor:
+            loss = torch.zeros(())
+            for _ in range(3):
+                h = feedback_point(torch.tanh(self.cell(h)), "h")
+                y = feedback_tap(self.head(h))
+                outputs.append(StorageWeakRef(y.untyped_storage()))  # type: ignore[no-untyped-call]
+                loss = loss + y.sum()  # which does not keep it
+                del y
+            assert all(one.expired() for one in outputs)
+            return loss
+
+    net = Steps()
+    with attach(net, device="digital"):
+        net(torch.randn(4, 8)).backward()
+    assert len(outputs) == 3

@@ -48,8 +48,7 @@ from typing import Any
 Step = Callable[[], None]
 
 PEERS = {"TinyDFA": "tinydfa", "BioTorch": "biotorch"}
-FREE = "free"
-BY_HAND = "by hand"
+FREE, BY_HAND = "free", "by hand"
 TOY = "bars hold for full sizes alone"
 
 
@@ -65,8 +64,7 @@ class Row:
     must: float
     aim: float
     features: int = 784
-    by_hand: bool = False
-    """Whether it is measured beside the same feedback written out."""
+    by_hand: bool = False  # measured beside the same feedback written out
 
     @property
     def widths(self) -> list[int]:
@@ -157,10 +155,8 @@ def steps_of(row: Row, names: list[str], stack: Any) -> dict[str, Step]:
 
     def free() -> Step:
         """Every block gets a ready-made tensor as its gradient: what feedback would cost if it cost nothing."""
-        gradients = [torch.full((row.batch, row.hidden), 1e-6) for _ in range(row.layers)]
-        return blockwise(
-            lambda logits, ends: torch.autograd.backward([cross_entropy(logits, y), *ends], [None, *gradients])
-        )
+        given = [torch.full((row.batch, row.hidden), 1e-6) for _ in range(row.layers)]
+        return blockwise(lambda top, ends: torch.autograd.backward([cross_entropy(top, y), *ends], [None, *given]))
 
     def by_hand() -> Step:
         """The same feedback for this very net, and nothing else."""
@@ -216,9 +212,7 @@ def child_times(row: Row, pairs: int) -> dict[str, Any]:
 
     lacking = {}
     with ExitStack() as stack, redirect_stdout(sys.stderr):  # a peer prints in its forward
-        others = [FREE] if row.device == "digital" else []
-        if row.by_hand:
-            others.append(BY_HAND)
+        others = [*([FREE] if row.device == "digital" else []), *([BY_HAND] if row.by_hand else [])]
         steps = steps_of(row, ["bp", "ours", *others], stack)
         if row.device == "digital":
             for name, module in PEERS.items():
@@ -231,8 +225,7 @@ def child_times(row: Row, pairs: int) -> dict[str, Any]:
                 except Exception as error:  # a peer may fail in any way
                     steps.pop(name, None)
                     lacking[name] = f"{type(error).__name__}: {error}"
-        for step in steps.values():
-            step()
+        for step in 2 * list(steps.values()):
             step()
         found: dict[str, list[Any]] = {name: [] for name in steps if name != "bp"}
         for number in range(pairs):

@@ -87,7 +87,7 @@ class TrainingCall(Call):
                 self.reached = found if self.reached is None else self.reached.joined(found)
         scale = read.scale if self.scale is None else self.scale
         if scale is None:
-            tensors, scale = scaled(tensors, read.widths), 1.0
+            tensors, scale = tuple(scaled(tensors, read.widths)), 1.0
         tapped: tuple[Tensor, ...]
         if self.deferral is not None:
             tapped = self.deferral.tap(Cut(outputs, tensors, scale, tokens, read), watch)

@@ -38,11 +38,11 @@ class Sharing(NamedTuple):
     def scale(self) -> float | None:
         """1/√features, where all points have the same number; else None.
 
-        One for all multiplies the projection once, and a step holds no more than backpropagation does: 1.01 of it
-        instead of 1.11, 8 layers of 1024, batch 8192.
+        One for all multiplies the projection once, and no point needs a copy of its own: a step holds no more than
+        backpropagation does (`benchmarks/step.py --rows memory`).
         """
         width = self.widths[0]
-        return width**-0.5 if self.alike or self.widths.count(width) == len(self.widths) else None
+        return width**-0.5 if all(one == width for one in self.widths) else None
 
     def of(self, fields: Tensor, positions: Shape) -> list[Tensor]:
         """What each point gets, of its shape: views, where the error is not broadcast to several positions.
@@ -65,15 +65,7 @@ class Sharing(NamedTuple):
 def sharing_of(
     errors: tuple[Shape, ...], shapes: tuple[Shape, ...], names: tuple[str, ...], layout: Layout, known: bool
 ) -> Sharing:
-    """`sharing`, looked up where it was asked for before.
-
-    Args:
-        errors: as of `sharing`.
-        shapes: as of `sharing`.
-        names: as of `sharing`.
-        layout: as of `sharing`.
-        known: whether to look it up; not for compiled code.
-    """
+    """`sharing`; if `known`, looked up where it was asked for before. Not for compiled code."""
     if not known:
         return sharing(errors, shapes, names, layout)
     if torch._C._get_tracing_state() is not None:  # torch.jit.trace makes tensors of sizes

@@ -116,6 +116,8 @@ def swap(value: Any, old: Sequence[Tensor], new: Sequence[Tensor], what: str) ->
     Raises:
         FeedbackError: one of them is not part of it.
     """
+    if len(old) == 1 and value is old[0]:
+        return new[0]  # the usual case, told at once: this runs in each step
     met: set[int] = set()
 
     def change(tensor: Tensor) -> Tensor:

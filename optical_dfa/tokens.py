@@ -91,10 +91,10 @@ def token_of(name: str, h: Tensor, passed: Tensor) -> Token:
     return Token(name, h[...], passed, passed._version, keeper)  # of all views, this one costs least
 
 
-def scaled(tensors: Sequence[Tensor], widths: Sequence[int]) -> tuple[Tensor, ...]:
+def scaled(tensors: Sequence[Tensor], widths: Sequence[int]) -> list[Tensor]:
     """The tensors of tokens, whose gradients are multiplied by 1/√width on their way."""
-    pairs = zip(tensors, widths, strict=True)
-    return tuple([apply(watching(), Branch, tensor, width**-0.5, False) for tensor, width in pairs])
+    watched, pairs = watching(), zip(tensors, widths, strict=True)
+    return [apply(watched, Branch, tensor, width**-0.5, False) for tensor, width in pairs]
 
 
 def _keeper(h: Tensor) -> Any:

@@ -115,12 +115,7 @@ class Wiring:
         stack[-1] = None  # so that `_end` has nothing to add to what may be raised here
         outputs = select(output, self.selectors, self.error_name)
         tapped = call.tap(outputs)
-        if tapped is outputs:
-            swapped = None
-        elif len(outputs) == 1 and output is outputs[0]:
-            swapped = tapped[0]
-        else:
-            swapped = swap(output, outputs, tapped, self.error_name)
+        swapped = None if tapped is outputs else swap(output, outputs, tapped, self.error_name)
         stack[-1] = call
         return swapped
 

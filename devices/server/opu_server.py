@@ -884,12 +884,13 @@ class Server:
         """Send a part of an answer, or its end."""
         messages, asker = self._messages, self._askers[request.key]
         messages.append(self._reply(request.key, dict(answer, part=len(messages)), arrays))
-        self._send(asker, messages[-1])
-        if answer["type"] == "part":
-            return
+        if answer["type"] != "part":
+            self._end(request, messages, answer["type"] == "result")
+        self._send(asker, messages[-1])  # after the count: whoever has the answer finds it counted
+
+    def _end(self, request: Request, messages: List[Any], good: bool) -> None:
         self._busy, self._messages = False, []
         del self._askers[request.key], self._deadlines[request.key]
-        good = answer["type"] == "result"
         self.counts["performed" if good else "failed"] += 1
         if good:  # an error is not kept: asked again, the device tries again
             size = sum(len(frame) for message in messages for frame in message)

@@ -16,7 +16,7 @@ import pytest
 import zmq
 from device_kinds import closed, opened, ternary
 from raw_client import Raw, malformed
-from served import ANYWHERE, Keys, Process, free_port, remote, serving
+from served import ANYWHERE, Keys, Process, free_port, remote, running, serving
 
 from optical_dfa.devices import DeviceFault, DeviceUnavailable
 from optical_dfa.devices.server.opu_server import (
@@ -113,6 +113,22 @@ def test_parts_of_an_answer_are_kept_too() -> None:
             assert [answer[0]["type"] for answer in answers] == ["part", "part", "result"]
             assert [answer[1][0][0] for answer in answers] == [0, 1, 10]
         assert gate.performed == [10]
+
+
+def test_who_has_an_answer_finds_it_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the thread of the server is held up just after it has sent it."""
+    send = Server._send
+
+    def slow(server: Server, identity: bytes, frames: list[Any]) -> None:
+        send(server, identity, frames)
+        time.sleep(0.05)
+
+    monkeypatch.setattr(Server, "_send", slow)
+    server = Server(ServedDevice(closed("ideal", backend="numpy")), ANYWHERE)
+    with running(server) as address, remote(address) as device:
+        for call in range(3):
+            device.project(ternary(2))
+            assert server.counts["performed"] == call + 1
 
 
 def test_an_error_is_not_kept() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from optical_dfa.files import write_whole
 from optical_dfa.study.design import Cell
@@ -113,7 +113,7 @@ def summarise(cells: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
 
 def half_interval(n: int) -> float:
     """Half of the confidence interval of a mean of n values, in standard deviations."""
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) / math.sqrt(n) if n > 1 else math.nan
+    return float(special.stdtrit(n - 1, (1 + CONFIDENCE) / 2)) / math.sqrt(n) if n > 1 else math.nan
 
 
 def write(found: Tables, folder: Path) -> list[Path]:

@@ -299,7 +299,7 @@ for kernel in (kernels.pack, kernels.multiply, expose):
 """
 
 
-def test_compiled_kernels_are_kept_until_a_kernel_file_changes(tmp_path: Path) -> None:
+def test_compiled_kernels_are_kept_until_a_source_changes(tmp_path: Path) -> None:
     """In a copy of the package. Numba's own cache would notice an edit in the file of a kernel, and in no other."""
     if cannot_run_here():
         return
@@ -311,20 +311,28 @@ def test_compiled_kernels_are_kept_until_a_kernel_file_changes(tmp_path: Path) -
 
     assert compile_in_copy() == ["0 1"] * 3
     assert compile_in_copy() == ["1 0"] * 3
-    kernel_files = (
-        "simd.py",
-        "vnni.py",
-        "avx2.py",
-        "numba_kernels.py",
-        "numba_camera.py",
-        "llvm_floats.py",
-        "normals.py",
-    )
-    for name in kernel_files:
-        with open(tmp_path / "optical_dfa" / "emulator" / name, "a") as file:
-            file.write("# edited\n")
-        assert compile_in_copy() == ["0 1"] * 3
-    assert len(list((cache / "optical_dfa").iterdir())) == 1 + len(kernel_files)
+    with open(tmp_path / "optical_dfa" / "emulator" / "simd.py", "a") as file:  # parts of all kernels, and no kernel
+        file.write("# edited\n")
+    assert compile_in_copy() == ["0 1"] * 3
+    assert len(list((cache / "optical_dfa").iterdir())) == 2
+
+
+def test_the_cache_has_a_folder_for_each_edit_of_any_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if cannot_run_here():
+        return
+    from optical_dfa.emulator import numba_cache
+
+    folder = shutil.copytree(ROOT / "optical_dfa" / "emulator", tmp_path / "emulator")
+    sources = sorted(folder.glob("*.py"))
+    assert {"simd.py", "vnni.py", "numba_kernels.py", "normals.py"} <= {file.name for file in sources}
+    unedited = numba_cache.source_key()
+    monkeypatch.setattr(numba_cache, "__file__", str(folder / "numba_cache.py"))
+    keys = [numba_cache.source_key.__wrapped__()]
+    assert keys == [unedited]
+    for source in sources:
+        source.write_bytes(source.read_bytes() + b"# edited\n")
+        keys.append(numba_cache.source_key.__wrapped__())
+    assert len(set(keys)) == 1 + len(sources)
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from optical_dfa.errors import FeedbackError, FeedbackShapeError
+from optical_dfa.watch import in_backward
 
 if TYPE_CHECKING:
     from optical_dfa.wiring import Wiring
@@ -134,7 +135,7 @@ def no_open_calls() -> Iterator[None]:
 
 def recomputing() -> bool:
     """Whether checkpointing runs a part of a forward again, inside a backward and outside any call."""
-    return not open_calls() and torch.is_grad_enabled() and torch._C._current_graph_task_id() != -1
+    return not open_calls() and torch.is_grad_enabled() and in_backward()
 
 
 def recompute(name: str, h: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from optical_dfa.projection import Projector, Shown
 from optical_dfa.sharing import Sharing
 from optical_dfa.tap import DeferredTap, joined
 from optical_dfa.tokens import Token
-from optical_dfa.watch import TapWatch, apply, watching
+from optical_dfa.watch import TapWatch, apply, in_backward, watching
 from optical_dfa.wiring import is_sharded
 
 
@@ -147,7 +147,7 @@ class Deferral:
                 "averaged. Defer all micro-batches of a step but the last inside no_sync(), and run the last one "
                 "outside of both"
             )
-        if not _in_backward():  # else checkpointing recomputes this forward
+        if not in_backward():  # else checkpointing recomputes this forward
             self.settle(leave=self._depth - 1)
 
     def tap(self, below: Cut, watch: TapWatch | None) -> tuple[Tensor, ...]:
@@ -200,7 +200,7 @@ class Deferral:
         """Settle the oldest micro-batches until `leave` remain."""
         if len(self._line) <= leave:
             return
-        if _in_backward():
+        if in_backward():
             raise FeedbackError("settle() was called inside a backward pass: call it behind")
         try:
             while len(self._line) > leave:
@@ -256,10 +256,6 @@ class Deferral:
                 f"{type(optimizer).__name__}.step() while {len(self._line)} micro-batches wait for their projection, "
                 "whose gradients would be missing: step behind the deferred() block, or call settle() first"
             )
-
-
-def _in_backward() -> bool:
-    return bool(torch._C._current_graph_task_id() != -1)
 
 
 def _autocast(kind: str) -> torch.autocast:

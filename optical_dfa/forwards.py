@@ -14,7 +14,7 @@ from optical_dfa.forward import TrainingCall
 from optical_dfa.plan import PlanCall
 from optical_dfa.projection import Projector
 from optical_dfa.sharing import Layout
-from optical_dfa.watch import TapWatch, watching
+from optical_dfa.watch import TapWatch, in_backward, watching
 from optical_dfa.wiring import Wiring
 
 if TYPE_CHECKING:
@@ -72,10 +72,12 @@ class Forwards:
             deferral.admit()
         watch = None
         if watching():
-            last, self._last_watch = self._last_watch, None
-            if last is not None and last.bypassed:
-                raise FeedbackError(_bypass_message(wiring, self.marked))
-            watch = self._last_watch = TapWatch()
+            watch = TapWatch()
+            if not in_backward():  # that of the forward before has ended: not what checkpointing computes again
+                last, self._last_watch = self._last_watch, watch
+                if last is not None and last.bypassed:
+                    self._last_watch = None
+                    raise FeedbackError(_bypass_message(wiring, self.marked))
         return TrainingCall(
             wiring,
             handle=self._projector.handle,

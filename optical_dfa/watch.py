@@ -11,6 +11,11 @@ def watching() -> bool:
     return not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
 
 
+def in_backward() -> bool:
+    """Whether this thread is in the middle of a backward pass."""
+    return bool(torch._C._current_graph_task_id() != -1)
+
+
 def apply(watched: bool, function: type[torch.autograd.Function], *arguments: Any) -> Any:
     """`function.apply`, which reads the signature of `forward` each time, slowly; only transforms need that.
 

@@ -367,6 +367,35 @@ def test_checkpointing_the_whole_net_changes_nothing() -> None:
     assert same_bits(gradients(net), dfa_gradients())
 
 
+@pytest.mark.parametrize("inside", [False, True], ids=["net", "net and loss"])
+def test_checkpointing_of_what_comes_after_the_error_module(inside: bool) -> None:
+    """The backward asks for the recomputation before it reaches the Tap, which is no way round it."""
+
+    def run(wrapped: nn.Module, x: Tensor, y: Tensor) -> Any:
+        if inside:
+            return checkpoint(lambda z: cross_entropy(wrapped(z), y), x, use_reentrant=False)
+        return cross_entropy(checkpoint(wrapped, x, use_reentrant=False), y)
+
+    x, y = batch()
+    found = []
+    for checkpointed_too in (False, True):
+        net = Wrapper(lambda layers, x: layers(x).square().tanh())
+        with attach(net, after=nn.Tanh, error_at="layers.4", device="digital"):
+            for _ in range(3):
+                net.zero_grad()
+                torch.autograd.backward(run(net, x, y) if checkpointed_too else cross_entropy(net(x), y))
+            found.append(gradients(net))
+    assert same_bits(*found)
+
+
+def test_a_way_round_the_tap_of_a_checkpointed_net_is_found() -> None:
+    net, (x, _) = Wrapper(lambda layers, x: (layers(x), layers[0](x).square())), batch()
+    with attach(net, after=nn.Tanh, error_at="layers.4", device="digital"):
+        checkpoint(net, x, use_reentrant=False)[1].sum().backward()
+        with pytest.raises(FeedbackError, match=r"did not come through the output of 'layers.4'"):
+            net(x)
+
+
 def test_checkpointing_in_mode_shallow() -> None:
     net, (x, y) = checkpointed(0, 4), batch()
     with attach(net, after=nn.Tanh, device="digital") as feedback:

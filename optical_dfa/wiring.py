@@ -52,7 +52,7 @@ class Wiring:
         self.error_name = f"the output of {self.error_at!r} (error_at)" if error_module else "the output of the net"
         self._cuts: list[tuple[nn.Module, int]] = []
         """Modules whose output is cut, with the key of the hook that does it."""
-        # first, so that a pre-hook of the user that raises finds the call open that `_end` closes
+        # first, so that a pre-hook of the user that raises finds the call open that `_close` closes
         self._handles = [net.register_forward_pre_hook(self._begin, prepend=True)]
         for name, module in (points or {}).items():
             hook = _Point(self, name)
@@ -63,7 +63,8 @@ class Wiring:
                 self._handles.append(module.register_forward_hook(hook.after))
                 self._cuts.append((module, self._handles[-1].id))
         self._handles.append((error_module or net).register_forward_hook(self._tap))
-        self._handles.append(net.register_forward_hook(self._end, always_call=True))
+        self._handles.append(net.register_forward_hook(self._end))
+        self._handles.append(net.register_forward_hook(self._close, always_call=True))
         if self.points is None:
             marking.add(self)
 
@@ -93,7 +94,7 @@ class Wiring:
     def _begin(self, _net: nn.Module, _args: Any) -> None:
         stack = open_calls()
         self._follow_sharding()
-        stack.append(None)  # before anything can raise: `_end` takes it off in any case
+        stack.append(None)  # before anything can raise: `_close` takes it off in any case
         stack[-1] = self.host.open_call(self)
 
     def _follow_sharding(self) -> None:
@@ -111,18 +112,18 @@ class Wiring:
         call = self.mine()
         if call is None or (self.marked_error and call.tapped):
             return None
-        stack = open_calls()
-        stack[-1] = None  # so that `_end` has nothing to add to what may be raised here
         outputs = select(output, self.selectors, self.error_name)
         tapped = call.tap(outputs)
-        swapped = None if tapped is outputs else swap(output, outputs, tapped, self.error_name)
-        stack[-1] = call
-        return swapped
+        return None if tapped is outputs else swap(output, outputs, tapped, self.error_name)
 
     def _end(self, _net: nn.Module, _args: Any, output: Any) -> None:
-        call = open_calls().pop()
-        if call is not None and output is not None:  # None: the forward raised, and its own error is on the way
+        call = self.mine()
+        if call is not None:
             call.end(output)
+
+    def _close(self, _net: nn.Module, _args: Any, _output: Any) -> None:
+        """Also if the forward or a hook raised."""
+        open_calls().pop()
 
 
 class _Point:

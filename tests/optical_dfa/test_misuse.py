@@ -91,6 +91,20 @@ def test_a_net_that_returns_nothing(error_at: str | None) -> None:
         assert all(one.grad is not None and one.grad.any() for one in net.parameters())
 
 
+def test_a_net_that_returns_nothing_is_checked_like_any_other() -> None:
+    def run(n: Any, x: Tensor) -> None:
+        h = n.b(n.a(x))
+        n.loss = cross_entropy(n.c(h), batch()[1])
+        n.a(x)
+
+    net = Net(run)
+    with attach(net, after=["a", "b"], error_at="c", **REAL):
+        with pytest.raises(FeedbackError, match=r"points \['a'\] ran after the module named by error_at \('c'\)"):
+            net(batch()[0])
+        with pytest.raises(FeedbackError, match=r"\['a'\] ran after"):  # no call is left open
+            net(batch()[0])
+
+
 @pytest.mark.parametrize("more", [lambda out: out.softmax(-1), lambda out: out], ids=["computed", "twice"])
 def test_an_output_beside_what_the_net_returns_must_be_part_of_it(more: Callable[[Tensor], Tensor]) -> None:
     net = Net(lambda n, x: n.c(n.b(n.a(x))))

@@ -10,7 +10,8 @@ from optical_dfa.study.code_version import code_version
 from optical_dfa.study.file import Study
 from optical_dfa.study.queue import Queue
 from optical_dfa.study.report.conditions import Condition, conditions_of
-from optical_dfa.study.report.figures import Drawn, draw_all
+from optical_dfa.study.report.figure_parts import Drawn
+from optical_dfa.study.report.figures import draw_all
 from optical_dfa.study.report.page import page
 from optical_dfa.study.report.words import summary
 from optical_dfa.study.storage import sqlite_url

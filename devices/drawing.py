@@ -7,7 +7,8 @@ from optical_dfa.devices.base import Fields, Usage
 from optical_dfa.devices.readouts.base import later
 from optical_dfa.devices.readouts.tracking import PhaseTracker, Track, turn_back
 from optical_dfa.emulator import FrameStamp
-from optical_dfa.emulator.statistical import STEPS, StatisticalReadout
+from optical_dfa.emulator.statistical import StatisticalReadout
+from optical_dfa.emulator.statistical_light import STEPS
 
 
 def draw_tracked(

@@ -16,8 +16,7 @@ one side is dark S = ±D, and where only a few features are lit a second product
 """
 
 import hashlib
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,14 +26,11 @@ from optical_dfa.emulator.checks import require
 from optical_dfa.emulator.hashing import Key, derive_key, hash_words
 from optical_dfa.emulator.matrix import VARIANCE
 from optical_dfa.emulator.moments import Moments, camera_moments
-from optical_dfa.emulator.normals import standard_normals
 from optical_dfa.emulator.numba_support import why_unavailable
+from optical_dfa.emulator.numpy_statistical import NumpyReader
+from optical_dfa.emulator.statistical_light import COUNT, STEPS, Floats, Integers, Light, Optics, Reader, Shown
 
-STEPS = 4
 PHASES = np.arange(STEPS) * (np.pi / 2)
-
-COUNT = 1 << 24
-"""Expected saturated readings are summed in units of one in so many: whole numbers, the same in any order."""
 
 CHUNK_BYTES = 1 << 25
 """Fields of a second matrix, where the medium drifts, and sums held at once."""
@@ -49,66 +45,6 @@ FEW_FEATURES = 8
 _OUTPUT, _SUM = 6, 7  # separate these keys from those of other noise of one seed
 _COUNTING = np.uint32(0xFFFFFFFF)  # counter that no output has
 
-Floats = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int64]
-
-
-class Optics(NamedTuple):
-    """What lies between the product and the camera, pixel by pixel, and stays; None: nothing."""
-
-    lit: Floats | None
-    """(media, 2 · pixels) field of all features lit, where OFF mirrors leak."""
-    always: Floats | None
-    """(media, 2 · pixels) field that is there in every frame."""
-    beam: Floats | None
-    """(pixels,) amplitude of the speckle."""
-    wave: Floats | None
-    """(2, pixels) reference arm, real and imaginary part."""
-    gain: Floats | None
-    """(pixels,) relative response."""
-    dark_e: Floats | None
-    """(pixels,) dark signal, electrons."""
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What is displayed for some vectors, and their random keys."""
-
-    row: Integers
-    """(vectors,) of the outputs."""
-    sides: Integers
-    """(vectors,) 1 or 2 patterns displayed."""
-    first_frame: Integers
-    """(vectors,) of the request."""
-    split: Floats
-    """(vectors, 4): sign of the first side; coefficients of S on D and on U, and its standard deviation given them."""
-    sum_row: Integers
-    """(vectors,) of `Light.sums`, where S is known; -1: it is drawn."""
-    noise_key: Key
-    """(vectors,) each half."""
-    sum_key: Key
-    """(media, vectors) each half."""
-
-    def __getitem__(self, part: Any) -> "Shown":
-        keys = ((low[..., part], high[..., part]) for low, high in (self.noise_key, self.sum_key))
-        return Shown(
-            self.row[part], self.sides[part], self.first_frame[part], self.split[part], self.sum_row[part], *keys
-        )
-
-
-@dataclass(frozen=True)
-class Light:
-    """Fields of a block, of vectors `shown`, on neighbouring pixels from `first_pixel` on."""
-
-    fields: npt.NDArray[np.int32]
-    """(vectors, 2 · pixels) exact product."""
-    second: npt.NDArray[np.int32] | None
-    """The same of the next matrix, where the medium drifts."""
-    sums: npt.NDArray[np.int32]
-    """(media, some vectors, 2 · pixels of the image) exact sums S."""
-    shown: Shown
-    first_pixel: int
-
 
 @dataclass
 class Counts:
@@ -118,26 +54,6 @@ class Counts:
     frames_skipped: int = 0
     saturated_pixels: int = 0
     pixel_readings: int = 0
-
-
-class Reader(Protocol):
-    """From fields to outputs."""
-
-    backend: str
-
-    def __call__(self, light: Light, weights: Floats, reference: Floats, optics: Optics, out: Floats) -> Integers:
-        """Fill the outputs of a block.
-
-        Args:
-            light: the fields.
-            weights: (frames, 2) root electrons per unit of the first and the second field.
-            reference: (frames, 2) quadratures of the reference arm, root electrons.
-            optics: of the whole image.
-            out: (all vectors, outputs), filled where the block lies; an image may hold more pixels than outputs.
-
-        Returns:
-            (vectors,) saturated readings expected, in units of 1/`COUNT`.
-        """
 
 
 class StatisticalReadout:
@@ -305,104 +221,6 @@ class StatisticalReadout:
         return np.stack([first_sign, on_difference, on_lit, spread], axis=1).astype(np.float32)
 
 
-@dataclass
-class NumpyReader:
-    """The definition: one operation after the other."""
-
-    moments: Moments
-    constants: Floats
-    backend: str = field(default="numpy", init=False)
-
-    def __call__(self, light: Light, weights: Floats, reference: Floats, optics: Optics, out: Floats) -> Integers:
-        """See `Reader`."""
-        expected = np.zeros(len(light.shown.row), np.int64)
-        for sides in (1, 2):
-            which = np.flatnonzero(light.shown.sides == sides)
-            step = max(1, (1 << 16) // light.fields.shape[1])
-            for first in range(0, len(which), step):
-                some = which[first : first + step]
-                expected[some] = self._some(light, some, sides, weights, reference, optics, out)
-        return expected
-
-    def _some(
-        self, light: Light, some: Integers, sides: int, weights: Floats, reference: Floats, optics: Optics, out: Floats
-    ) -> Integers:
-        """Outputs of some vectors of a block, all of one or all of two sides."""
-        half, gain, shot, floor, low_e, high_e, scale = self.constants[:7]
-        shown, n_rows = light.shown[some], light.fields.shape[1]
-        rows = slice(2 * light.first_pixel, 2 * light.first_pixel + n_rows)
-        pixels = slice(rows.start // 2, rows.stop // 2)
-        counters = np.arange(rows.start, rows.stop, dtype=np.uint32)
-        on_side = [self._side_fields(light, some, half, optics, rows, counters, medium) for medium in (0, 1)]
-        mean_e = np.empty((sides * STEPS, len(some), n_rows // 2), np.float32)
-        for number in range(sides * STEPS):
-            frame = shown.first_frame + number
-            sign = shown.split[:, :1] if number < STEPS else -shown.split[:, :1]
-            total = np.zeros(mean_e.shape[1:], np.float32)
-            for quadrature in (0, 1):
-                amplitude = _reference(reference[frame], optics.wave, pixels, quadrature)
-                for medium, fields in enumerate(on_side):
-                    if fields is not None:
-                        field_here = np.where(sign > 0, fields[0], fields[1])[:, quadrature::2]
-                        amplitude = amplitude + weights[frame, medium, None] * field_here
-                total += np.square(amplitude)
-            if optics.gain is not None:
-                total *= optics.gain[pixels]
-            if optics.dark_e is not None:
-                total += optics.dark_e[pixels]
-            mean_e[number] = total
-        signs = np.array([1, 1, -1, -1] * sides, np.float32) * np.repeat(np.array([1, -1], np.float32)[:sides], STEPS)
-        linear = (mean_e.min(axis=0) >= low_e) & (mean_e.max(axis=0) <= high_e)
-        table = [np.where(linear, 0, values) for values in self.moments.at(mean_e)]
-        outputs = np.empty((len(some), n_rows), np.float32)
-        z = standard_normals(hash_words(counters, _columns(shown.noise_key)))
-        for quadrature in (0, 1):
-            frames = slice(quadrature, None, 2)
-            by = signs[frames, None, None]
-            plain = gain * (by * mean_e[frames]).sum(axis=0)
-            noise = shot * mean_e[frames].sum(axis=0) + np.float32(2 * sides) * floor
-            mean = np.where(linear, plain, (by * table[0][frames]).sum(axis=0))
-            variance = np.where(linear, noise, table[1][frames].sum(axis=0))
-            deviate = z[:, quadrature::2] * np.sqrt(np.maximum(variance, 0))
-            outputs[:, quadrature::2] = scale * shown.split[:, :1] * (mean + deviate)
-        n_written = max(0, min(rows.stop, out.shape[1]) - rows.start)
-        out[shown.row, rows.start : rows.start + n_written] = outputs[:, :n_written]
-        counted: Integers = np.rint(table[2].sum(axis=0).astype(np.float64) * COUNT).astype(np.int64).sum(axis=1)
-        return counted
-
-    def _side_fields(
-        self,
-        light: Light,
-        some: Integers,
-        half: np.float32,
-        optics: Optics,
-        rows: slice,
-        counters: npt.NDArray[np.uint32],
-        medium: int,
-    ) -> tuple[Floats, Floats] | None:
-        """Fields of the + and of the - pattern, (vectors, 2 · pixels) each; None where there is no second matrix."""
-        product = light.fields if medium == 0 else light.second
-        if product is None:
-            return None
-        shown = light.shown[some]
-        difference = product[some].astype(np.float32)
-        total = shown.split[:, 1:2] * difference
-        if optics.lit is not None:
-            total += shown.split[:, 2:3] * optics.lit[medium, rows]
-        if shown.split[:, 3].any():
-            key = (shown.sum_key[0][medium, :, None], shown.sum_key[1][medium, :, None])
-            total += shown.split[:, 3:4] * standard_normals(hash_words(counters, key))
-        known = shown.sum_row >= 0
-        total[known] = light.sums[medium, shown.sum_row[known], rows]
-        plus, minus = half * (total + difference), half * (total - difference)
-        if optics.always is not None:
-            plus, minus = plus + optics.always[medium, rows], minus + optics.always[medium, rows]
-        if optics.beam is not None:
-            beam = np.repeat(optics.beam[rows.start // 2 : rows.stop // 2], 2)
-            plus, minus = plus * beam, minus * beam
-        return plus, minus
-
-
 class NumbaReader:
     """One compiled pass over the pixels, in the threads of the product."""
 
@@ -493,19 +311,4 @@ def _few(vectors: npt.NDArray[np.int8]) -> npt.NDArray[np.bool_]:
     """Vectors of two sides with so few lit features that their sum is computed."""
     two_sided = (vectors > 0).any(axis=1) & (vectors < 0).any(axis=1)
     found: npt.NDArray[np.bool_] = two_sided & (np.count_nonzero(vectors, axis=1) < FEW_FEATURES)
-    return found
-
-
-def _columns(key: Key) -> Key:
-    low, high = key
-    return low[:, None], high[:, None]
-
-
-def _reference(reference: Floats, wave: Floats | None, pixels: slice, quadrature: int) -> Floats:
-    """One quadrature of the reference arm, (vectors, pixels) or (vectors, 1)."""
-    if wave is None:
-        return reference[:, quadrature, None]
-    real, imaginary = wave[:, pixels]
-    turned = (real, -imaginary) if quadrature == 0 else (imaginary, real)
-    found: Floats = reference[:, :1] * turned[0] + reference[:, 1:] * turned[1]
     return found

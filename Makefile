@@ -40,9 +40,10 @@ setup: $(INSTALLED)  ## make the virtual environment .venv (every other target d
 demo: $(INSTALLED)  ## train the digits with five kinds of feedback; table, runs/demo/*.png
 	$(BIN)/optical-dfa demo
 
+# Compiled modules are kept whatever the environment says: the tests start many processes.
 .PHONY: test
 test: $(INSTALLED) $(VENDOR_INSTALLED)  ## run the tests
-	$(BIN)/python -m pytest -q -n auto
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n auto
 
 .PHONY: soak
 soak: $(INSTALLED) $(VENDOR_INSTALLED)  ## run the long tests and keep their output in docs/soak/

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from cupy_kinds import cupy_of, every_cupy
-from fake_cupy import Fake, forget, installed
+from fake_cupy import Fake, installed
 from fresh import ternary_of
 
 from optical_dfa.emulator import CupyProduct, NumpyProduct, cublas, cupy_product, make_product, reference
@@ -390,14 +390,12 @@ def no_cublas(monkeypatch: pytest.MonkeyPatch, fake: Fake) -> str:
 
 
 @pytest.mark.parametrize("lack", [without_cupy, broken_cupy, no_driver, no_device, old_device, no_cublas])
-def test_without_what_it_needs(
-    lack: Callable[[pytest.MonkeyPatch, Fake], str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with installed(Fake()) as fake:
+def test_without_what_it_needs(lack: Callable[[pytest.MonkeyPatch, Fake], str]) -> None:
+    # undone inside `installed`: undone after it, the fake would stay among the modules
+    with installed(Fake()) as fake, pytest.MonkeyPatch.context() as monkeypatch:
         reason = lack(monkeypatch, fake)
         assert why_unavailable() == reason
         with pytest.raises(ValueError, match="backend 'cupy' cannot be used") as refusal:
             make_product(500, 500, 0, backend="cupy")
         assert str(refusal.value) == f"backend 'cupy' cannot be used: {reason}; take backend 'auto' or 'numpy'"
         assert make_product(500, 500, 0).plan.backend != "cupy"
-    forget()

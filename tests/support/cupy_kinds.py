@@ -24,4 +24,5 @@ def cupy_of(kind: str, seed: int = 0) -> Iterator[Any]:
         pytest.skip(reason)
     import cupy
 
+    assert cupy.__version__ != Fake.VERSION, "a test left its fake behind"
     yield cupy

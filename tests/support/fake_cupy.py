@@ -29,6 +29,8 @@ class Fake:
         l2_bytes: size of its L2 cache.
     """
 
+    VERSION = "0"
+
     def __init__(self, seed: int = 0, free_bytes: int = 1 << 34, l2_bytes: int = 1 << 25) -> None:
         gpu = self.gpu = Gpu(seed)
         local = threading.local()
@@ -288,7 +290,7 @@ class Fake:
             getDeviceCount=lambda: 1, getDevice=lambda: 0, CUDARuntimeError=CUDARuntimeError,
             getDeviceProperties=lambda device: {"name": b"Fake GPU"}, runtimeGetVersion=lambda: 12000,
         )  # fmt: skip
-        self.module.__version__ = "0"
+        self.module.__version__ = self.VERSION
         self.module.cuda = types.SimpleNamespace(
             runtime=runtime, Device=Device, Stream=Stream, Event=Event, get_current_stream=current,
             cublas=types.SimpleNamespace(gemmEx=gemm_ex),

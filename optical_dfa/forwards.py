@@ -74,10 +74,10 @@ class Forwards:
         if watching():
             watch = TapWatch()
             if not in_backward():  # that of the forward before has ended: not what checkpointing computes again
-                last, self._last_watch = self._last_watch, watch
+                last, self._last_watch = self._last_watch, None
                 if last is not None and last.bypassed:
-                    self._last_watch = None
                     raise FeedbackError(_bypass_message(wiring, self.marked))
+                self._last_watch = watch
         return TrainingCall(
             wiring,
             handle=self._projector.handle,

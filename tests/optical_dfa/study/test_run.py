@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from optical_dfa.cli import app
 from optical_dfa.study.process import is_dead
 from optical_dfa.study.queue import Queue
-from optical_dfa.study.report.write import write_report
 from optical_dfa.study.storage import open_storage
+from optical_dfa.study.tables import tables, write
 
 TABLES = ("cells.csv", "cells.parquet", "summary.csv", "summary.parquet", "epochs.csv", "epochs.parquet")
 
@@ -64,7 +64,7 @@ def undisturbed(folder: Path, text: str) -> Path:
     study = study_of(folder, text)
     queue = queue_of(study, folder)
     work_off(queue)
-    write_report(study, queue, folder, "test")
+    write(tables(study.cells, queue.results(), queue.progress().failed, list(study.config.factors)), folder)
     return folder
 
 

@@ -1,4 +1,4 @@
-"""`statistical.NumpyReader` in one pass on Numba: exact field → mean electrons of every step → one normal number.
+"""`numpy_statistical` in one pass on Numba: exact field → mean electrons of every step → one normal number.
 
 A plain loop that LLVM vectorises, of correctly rounded float32 operations, as in `numba_camera`: an output does not
 depend on where its pixel lies in a block. Pixels with a frame outside the camera's linear range, which are few where
@@ -13,13 +13,12 @@ import numpy.typing as npt
 from optical_dfa.emulator.llvm_floats import fma, square_root
 from optical_dfa.emulator.numba_cache import compiled, joined
 from optical_dfa.emulator.numba_camera import _hash, _standard_normal
+from optical_dfa.emulator.statistical_light import COUNT, Floats
 
 Words = npt.NDArray[np.uint32]
-Floats = npt.NDArray[np.float32]
 
 _u, _f = np.uint32, np.float32
 _ZERO, _ONE, _TWO, _NAN = _f(0), _f(1), _f(2), _f(np.nan)
-_COUNT = np.float64(1 << 24)
 
 
 @joined
@@ -247,7 +246,7 @@ def _correct(
         z, y = _normals(np.uint64(first_pixel) + pixel, low, high)
         outputs[np.uint64(2) * pixel] = fma(square_root(re_variance), z, re) * scale
         outputs[np.uint64(2) * pixel + np.uint64(1)] = fma(square_root(im_variance), y, im) * scale
-        expected += np.int64(np.float64(saturated) * _COUNT + 0.5)
+        expected += np.int64(np.float64(saturated) * COUNT + 0.5)
     return expected
 
 
